@@ -1,0 +1,264 @@
+"""The instruction set: 128-bit instructions, their fields, encoder, decoder and disassembler.
+
+The sequencer issues instructions in order to four units: `load` (DDR to chip), `engine` (products), `vector` and `store`
+(chip to DDR; a VECTOR with a store counts on both). Units run concurrently; the result is that of executing one
+instruction after the other **provided the waits say so**: before an instruction issues, every unit with a wait of n < 3 has
+at most n instructions outstanding (issued, not completed). The reference machine executes strictly in order, so a missing
+wait shows as a difference between it and the RTL.
+
+Sixteen 32-bit registers are written by the host before a start; `SET` computes with them (modulo 2^32), loops count by them, DDR addresses
+come from them. DDR addresses are byte offsets into the window that the host opened, multiples of 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from .config import Config
+from .fields import Field, Layout
+from .memory import Memory
+
+VERSION = 1
+"""Version of instructions, memories and registers together; a program names it."""
+INSTRUCTION_BITS = 128
+INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
+REGISTERS = 16
+LOOP_DEPTH = 4
+"""Nested hardware loops."""
+NO_WAIT = 3
+UNITS = ("load", "engine", "vector", "store")
+QUEUE_DEPTH = 2
+"""Instructions that a unit can hold besides the one it runs."""
+
+
+class Opcode(IntEnum):
+    """0 is illegal, so that cleared memory faults."""
+
+    HALT = 1
+    SET = 2
+    LOOP = 3
+    END = 4
+    LOAD = 5
+    PRODUCT = 6
+    VECTOR = 7
+
+
+class Mode(IntEnum):
+    """How a PRODUCT takes its columns. x is the activation, s the last-sent value."""
+
+    PLAIN = 0
+    """Visit x != 0 with x; s is neither read nor written."""
+    DELTA = 1
+    """Visit |x - s| > threshold with x - s (twice when it exceeds 127: ±127 first); s stays."""
+    COMMIT = 2
+    """DELTA, and s becomes x in every column that was visited."""
+    CLEAR = 3
+    """No product: s becomes 0."""
+
+
+class Source(IntEnum):
+    """What a VECTOR works on."""
+
+    ZERO = 0
+    DRAIN = 1
+    """Slots summed over arrays (read and cleared); two planes give low + 16·high."""
+    OPERAND = 2
+    """Operand 0 from vector memory."""
+
+
+class Sums(IntEnum):
+    """The sum memory's part in a VECTOR: t is the source, m the stored sum."""
+
+    NONE = 0
+    ADD = 1
+    """t + m; m stays."""
+    ACCUMULATE = 2
+    """t + m, stored."""
+    WRITE = 3
+    """t, stored."""
+
+
+class Combine(IntEnum):
+    """The scaled value v with operand 1."""
+
+    NONE = 0
+    ADD = 1
+    MULTIPLY = 2
+    """v·operand1 in Q0.15."""
+
+
+class Function(IntEnum):
+    NONE = 0
+    RELU = 1
+    TABLE0 = 4
+    TABLE1 = 5
+    TABLE2 = 6
+    TABLE3 = 7
+
+
+class Store(IntEnum):
+    """What a VECTOR sends to DDR."""
+
+    NONE = 0
+    VALUES = 1
+    """The result, 16 bits an element, chunk after chunk; the last beat is padded with zeros."""
+    SUMS = 2
+    """The sum before scaling, 32 bits an element."""
+
+
+_WAITS = tuple(Field(f"wait_{unit}", 2, f"most outstanding {unit} instructions at issue; 3 = any") for unit in UNITS)
+_OPCODE = Field("opcode", 4, "operation", choices=Opcode)
+
+
+def _layout(name: str, *own: Field) -> Layout:
+    return Layout(name, INSTRUCTION_BITS, (_OPCODE, *_WAITS, *own))
+
+
+LAYOUTS: dict[Opcode, Layout] = {
+    Opcode.HALT: _layout("HALT"),
+    Opcode.SET: _layout(
+        "SET",
+        Field("target", 4, "register written"),
+        Field("use_source", 1, "1: target = source + value; 0: target = value"),
+        Field("source", 4, "register read"),
+        Field("value", 32, "immediate", signed=True),
+    ),
+    Opcode.LOOP: _layout(
+        "LOOP",
+        Field("use_register", 1, "1: count is a register's value; 0: the immediate"),
+        Field("register", 4, "register that holds the count"),
+        Field("count", 16, "immediate count"),
+        Field("end", 16, "address of the matching END; a count of 0 continues after it"),
+    ),
+    Opcode.END: _layout("END"),
+    Opcode.LOAD: _layout(
+        "LOAD",
+        Field("memory", 3, "target memory", choices=Memory),
+        Field("address", 16, "first address in the memory"),
+        Field("count", 16, "size, in the memory's own unit (spec.memory)"),
+        Field("register", 4, "register with the DDR address"),
+        Field("offset", 32, "added to the DDR address"),
+        Field("increment", 28, "added to the register afterwards", signed=True),
+    ),
+    Opcode.PRODUCT: _layout(
+        "PRODUCT",
+        Field("mode", 2, "how columns are taken", choices=Mode),
+        Field("threshold", 8, "a delta is sent when its magnitude is above"),
+        Field("groups", 11, "column groups in each array"),
+        Field("activations", 10, "first group in activation memory"),
+        Field("last", 10, "first group in last-sent memory"),
+        Field("descriptors", 10, "first group in descriptor memory"),
+    ),
+    Opcode.VECTOR: _layout(
+        "VECTOR",
+        Field("count", 9, "chunks"),
+        Field("source", 2, "what to work on", choices=Source),
+        Field("planes", 1, "0: one digit plane; 1: two, low + 16·high"),
+        Field("drain", 7, "first chunk in the slots (low plane)"),
+        Field("plane_stride", 7, "chunks from the low plane to the high plane"),
+        Field("sums", 2, "use of the sum memory", choices=Sums),
+        Field("sum_address", 10, "first chunk in sum memory"),
+        Field("scale", 1, "1: requantize by the row parameters; 0: saturate to 16 bits"),
+        Field("parameters", 10, "first chunk in parameter memory"),
+        Field("combine", 2, "operation with operand 1", choices=Combine),
+        Field("function", 3, "function of the combined value", choices=Function),
+        Field("interpolate", 1, "1: v + operand2·(operand0 - v) in Q0.15"),
+        Field("operand0", 10, "first chunk in vector memory"),
+        Field("operand1", 10, "first chunk in vector memory"),
+        Field("operand2", 10, "first chunk in vector memory"),
+        Field("write_vector", 1, "1: the result goes to vector memory"),
+        Field("vector_address", 10, "first chunk written"),
+        Field("write_columns", 1, "1: the result's upper bytes go to activation memory"),
+        Field("column_address", 10, "first group written: group 0 goes to array 0 at this address"),
+        Field("store", 2, "what goes to DDR, at the register's address", choices=Store),
+        Field("register", 4, "register with the DDR address"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One decoded instruction; `fields` has the operation's own fields and `wait_<unit>` for each unit."""
+
+    opcode: Opcode
+    fields: Mapping[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> int:
+        return self.fields[name]
+
+    def encode(self) -> int:
+        """The 128-bit word. Raises ValueError when a value does not fit its field."""
+        waits = {f"wait_{unit}": NO_WAIT for unit in UNITS}
+        return LAYOUTS[self.opcode].pack({**waits, **self.fields, "opcode": self.opcode})
+
+
+def decode(word: int) -> Instruction:
+    """The instruction of a 128-bit word. Raises ValueError for an unknown opcode, value or a set unused bit."""
+    opcode = word & ((1 << _OPCODE.width) - 1)
+    _OPCODE.check(opcode)
+    values = LAYOUTS[Opcode(opcode)].unpack(word)
+    del values["opcode"]
+    return Instruction(Opcode(opcode), values)
+
+
+def check(instruction: Instruction, config: Config) -> None:
+    """Raise ValueError unless every on-chip address of the instruction lies inside its memory."""
+    from .memory import load_fits
+
+    f = instruction.fields
+    if instruction.opcode is Opcode.LOAD and not load_fits(config, Memory(f["memory"]), f["address"], f["count"]):
+        name = Memory(f["memory"]).name.lower()
+        raise ValueError(f"LOAD of {f['count']} at {f['address']} does not fit the {name} memory of {config.name}")
+    if instruction.opcode is Opcode.PRODUCT:
+        _inside("PRODUCT", "activations", f["activations"], f["groups"], config.column_depth)
+        if f["mode"] != Mode.PLAIN:
+            _inside("PRODUCT", "last", f["last"], f["groups"], config.column_depth)
+        if f["mode"] != Mode.CLEAR:
+            _inside("PRODUCT", "descriptors", f["descriptors"], f["groups"], config.descriptor_depth)
+    if instruction.opcode is Opcode.VECTOR:
+        _check_vector(f, config)
+
+
+def _check_vector(f: Mapping[str, int], config: Config) -> None:
+    n = f["count"]
+    if f["source"] == Source.DRAIN:
+        _inside("VECTOR", "drain", f["drain"] + f["planes"] * f["plane_stride"], n, config.tile_chunks)
+    if f["sums"]:
+        _inside("VECTOR", "sum_address", f["sum_address"], n, config.sum_depth)
+    if f["scale"]:
+        _inside("VECTOR", "parameters", f["parameters"], n, config.parameter_depth)
+    if f["source"] == Source.OPERAND or f["interpolate"]:
+        _inside("VECTOR", "operand0", f["operand0"], n, config.vector_depth)
+    if f["combine"]:
+        _inside("VECTOR", "operand1", f["operand1"], n, config.vector_depth)
+    if f["interpolate"]:
+        _inside("VECTOR", "operand2", f["operand2"], n, config.vector_depth)
+    if f["write_vector"]:
+        _inside("VECTOR", "vector_address", f["vector_address"], n, config.vector_depth)
+    if f["write_columns"]:
+        words = -(-n * config.chunk_groups // config.arrays)
+        _inside("VECTOR", "column_address", f["column_address"], words, config.column_depth)
+    if f["function"] >= Function.TABLE0 and f["function"] - Function.TABLE0 >= config.tables:
+        raise ValueError(f"VECTOR function must be one of {config.tables} tables, not {f['function'] - Function.TABLE0}")
+
+
+def _inside(name: str, what: str, first: int, count: int, depth: int) -> None:
+    if count < 1 or first + count > depth:
+        raise ValueError(f"{name} {what} must lie in 0..{depth - 1}, not {first}..{first + count - 1}")
+
+
+def disassemble(instruction: Instruction) -> str:
+    """One line of text: opcode, fields that are not zero, waits as `[engine<=0]`."""
+    layout = LAYOUTS[instruction.opcode]
+    waits = [f"{unit}<={w}" for unit in UNITS if (w := instruction.fields.get(f"wait_{unit}", NO_WAIT)) != NO_WAIT]
+    parts = [f"[{' '.join(waits)}]"] if waits else []
+    for declared in layout.fields[1 + len(UNITS):]:
+        value = instruction.fields.get(declared.name, 0)
+        if declared.choices is not None:
+            if value or declared.name in ("memory", "mode", "source"):
+                parts.append(f"{declared.name}={declared.choices(value).name.lower()}")
+        elif value:
+            parts.append(f"{declared.name}={value}")
+    return " ".join([instruction.opcode.name, *parts])
