@@ -1,0 +1,288 @@
+"""The reference machine: this is the living definition of the instruction set.
+
+It executes a program strictly in order, one instruction after the other, on NumPy integers. The RTL does the same work
+concurrently; its outputs, every word written to DDR and its event counters must be equal to those here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from espalier.spec import isa, numerics
+from espalier.spec.config import ACCUMULATOR_BITS, BEAT_BYTES, SUM_BITS, Config
+from espalier.spec.isa import Combine, Function, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.memory import Memory, beats
+from espalier.spec.registers import COUNTERS, Fault
+
+from .memories import Memories
+
+MASK32 = (1 << 32) - 1
+Observer = Callable[[int, Instruction, Any], None]
+"""Called after each instruction with pc, instruction and its work: PRODUCT: int array [A, 2] of (column visits with
+words, words) per array; LOAD and VECTOR: DDR beats; others None."""
+
+
+class FaultRaised(Exception):
+    """The machine stops; `cause` and `address` go to the registers."""
+
+    def __init__(self, cause: Fault, address: int = 0):
+        super().__init__(cause.name)
+        self.cause, self.address = cause, address
+
+
+class UndefinedError(Exception):
+    """The program does something whose result the contract leaves open: a compiler's error, never a user's."""
+
+
+def wrap(value: np.ndarray, bits: int) -> np.ndarray:
+    """Two's complement of `bits` bits."""
+    half = 1 << (bits - 1)
+    return ((value + half) & ((1 << bits) - 1)) - half
+
+
+def saturate(value: np.ndarray) -> np.ndarray:
+    return np.clip(value, numerics.VALUE_MIN, numerics.VALUE_MAX)
+
+
+class Machine:
+    """Registers, memories and a window of DDR.
+
+    Parameters
+    ----------
+    config: sizes.
+    window: the DDR window, changed in place; addresses of the program are offsets into it.
+    observer: called after every instruction (see `Observer`).
+    """
+
+    def __init__(self, config: Config, window: bytearray, observer: Observer | None = None):
+        self.config, self.window, self.observer = config, window, observer
+        self.window_size = len(window)
+        self.memories = Memories(config)
+        self.registers = [0] * isa.REGISTERS
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.written: list[tuple[int, bytes]] = []
+        """(offset, 16 bytes) of every beat written since the last start, in order."""
+        self.pc = 0
+        self._execute = {
+            Opcode.HALT: lambda _: None,
+            Opcode.SET: self._set,
+            Opcode.LOOP: self._loop,
+            Opcode.END: self._end,
+            Opcode.LOAD: self._load_memory,
+            Opcode.PRODUCT: self._product,
+            Opcode.VECTOR: self._vector,
+        }
+
+    def load_program(self, length: int) -> None:
+        """What Control.LOAD_PROGRAM does. Raises FaultRaised when the program does not fit memory or window."""
+        if length > self.config.program_depth:
+            raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
+        if length:
+            self._load(Memory.PROGRAM, 0, length, 0)
+
+    def start(self) -> None:
+        """What every START does first: slots and counters become zero."""
+        self.memories.slots[:] = 0
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.written.clear()
+
+    def run(self, entry: int, length: int) -> None:
+        """Execute from `entry` until HALT. Raises FaultRaised; `pc` stays at the instruction."""
+        self.pc, self._loops = entry, []
+        while True:
+            if self.pc >= length:
+                raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
+            instruction = self._decode(self.memories.program[self.pc])
+            self.counters["instructions"] += 1
+            pc, self._next = self.pc, self.pc + 1
+            work = self._execute[instruction.opcode](instruction)
+            if self.observer is not None:
+                self.observer(pc, instruction, work)
+            if instruction.opcode is Opcode.HALT:
+                return
+            self.pc = self._next
+
+    def _decode(self, word: int) -> Instruction:
+        if word & 15 not in list(Opcode):
+            raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
+        try:
+            instruction = isa.decode(word)
+            isa.check(instruction, self.config)
+        except ValueError as error:
+            raise UndefinedError(f"instruction {self.pc}: {error}") from error
+        return instruction
+
+    # Control
+
+    def _set(self, i: Instruction) -> None:
+        source = self.registers[i["source"]] if i["use_source"] else 0
+        self.registers[i["target"]] = (source + i["value"]) & MASK32
+
+    def _loop(self, i: Instruction) -> None:
+        count = self.registers[i["register"]] if i["use_register"] else i["count"]
+        if count == 0:
+            self._next = i["end"] + 1
+        elif len(self._loops) == isa.LOOP_DEPTH:
+            raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
+        else:
+            self._loops.append([self.pc + 1, count])
+
+    def _end(self, i: Instruction) -> None:
+        if not self._loops:
+            raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
+        self._loops[-1][1] -= 1
+        if self._loops[-1][1]:
+            self._next = self._loops[-1][0]
+        else:
+            self._loops.pop()
+
+    # DDR
+
+    def _window_check(self, address: int, size: int) -> None:
+        if address % BEAT_BYTES or address + size > self.window_size:
+            raise FaultRaised(Fault.OUTSIDE_WINDOW, address)
+
+    def _load(self, memory: Memory, chip_address: int, count: int, address: int) -> int:
+        n = beats(self.config, memory, count)
+        self._window_check(address, n * BEAT_BYTES)
+        self.memories.load(memory, chip_address, count, bytes(self.window[address : address + n * BEAT_BYTES]))
+        self.counters["read_beats"] += n
+        return n
+
+    def _store(self, address: int, values: np.ndarray) -> int:
+        raw = values.astype("<i4" if values.dtype == np.int32 else "<i2").tobytes()
+        raw += bytes(-len(raw) % BEAT_BYTES)
+        self._window_check(address, len(raw))
+        self.window[address : address + len(raw)] = raw
+        for i in range(0, len(raw), BEAT_BYTES):
+            self.written.append((address + i, raw[i : i + BEAT_BYTES]))
+        self.counters["write_beats"] += len(raw) // BEAT_BYTES
+        return len(raw) // BEAT_BYTES
+
+    def _load_memory(self, i: Instruction) -> int:
+        address = (self.registers[i["register"]] + i["offset"]) & MASK32
+        self.registers[i["register"]] = (self.registers[i["register"]] + i["increment"]) & MASK32
+        return self._load(Memory(i["memory"]), i["address"], i["count"], address)
+
+    # Column engine
+
+    def _product(self, i: Instruction) -> np.ndarray | None:
+        m, n = self.memories, i["groups"]
+        x = m.activations[:, i["activations"] : i["activations"] + n]
+        if i["mode"] == Mode.CLEAR:
+            m.last[:, i["last"] : i["last"] + n] = 0
+            return np.zeros((self.config.arrays, 2), np.int64)
+        if i["mode"] == Mode.PLAIN:
+            sent, visited = x, x != 0
+        else:
+            last = m.last[:, i["last"] : i["last"] + n]
+            sent = x - last
+            visited = np.abs(sent) > i["threshold"]
+            if i["mode"] == Mode.COMMIT:
+                last[visited] = x[visited]
+        counts = m.counts[:, i["descriptors"] : i["descriptors"] + n]
+        return self._visit(sent, visited, counts, m.bases[:, i["descriptors"] : i["descriptors"] + n])
+
+    def _visit(self, sent: np.ndarray, visited: np.ndarray, counts: np.ndarray, bases: np.ndarray) -> np.ndarray:
+        """Add every visited column's weights times `sent` into the slots. All arguments [A, groups, G] but bases."""
+        m, c = self.memories, self.config
+        starts = bases[:, :, None] + np.cumsum(counts, 2) - counts
+        array, group, column = np.nonzero(visited & (counts > 0))
+        k, x = counts[array, group, column], sent[array, group, column]
+        times = 1 + (np.abs(x) > numerics.COLUMN_MAX)
+        first = np.repeat(starts[array, group, column] - (np.cumsum(k) - k), k)
+        word = first + np.arange(len(first))
+        if len(word) and word.max() >= c.weight_depth:
+            raise UndefinedError(f"instruction {self.pc}: a column lies beyond the weight memory")
+        owner = np.repeat(array, k)
+        products = m.digits[owner, word] * np.repeat(x, k)[:, None]
+        flat = (owner[:, None] * m.slots.shape[1] + m.entry_slots[owner, word]) * c.lanes + np.arange(c.lanes)
+        total = np.bincount(flat.ravel(), weights=products.ravel(), minlength=m.slots.size)
+        m.slots[:] = wrap(m.slots + total.astype(np.int64).reshape(m.slots.shape), ACCUMULATOR_BITS)
+        twice = np.abs(sent[visited]) > numerics.COLUMN_MAX
+        self.counters["visits"] += int(visited.sum() + twice.sum())
+        self.counters["skipped"] += int(visited.size - visited.sum())
+        self.counters["words"] += int((k * times).sum())
+        work = np.zeros((c.arrays, 2), np.int64)
+        np.add.at(work, array, np.stack([times, k * times], 1))
+        return work
+
+    # Vector unit
+
+    def _vector(self, i: Instruction) -> int:
+        n, m = i["count"], self.memories
+        self.counters["chunks"] += n
+        total = self._sums(i, self._source(i))
+        value = saturate(self._scale(i, total))
+        if i["combine"]:
+            other = m.vector[i["operand1"] : i["operand1"] + n]
+            multiply = i["combine"] == Combine.MULTIPLY
+            value = saturate(numerics.multiply_values(value, other) if multiply else value + other)
+        value = self._function(i, value)
+        if i["interpolate"]:
+            gate, other = m.vector[i["operand2"] : i["operand2"] + n], m.vector[i["operand0"] : i["operand0"] + n]
+            value = saturate(numerics.interpolate(value, gate, other))
+        self._write(i, value)
+        if i["store"] == Store.NONE:
+            return 0
+        stored = value.astype(np.int16) if i["store"] == Store.VALUES else total.astype(np.int32)
+        return self._store(self.registers[i["register"]], stored)
+
+    def _source(self, i: Instruction) -> np.ndarray:
+        n = i["count"]
+        if i["source"] == Source.ZERO:
+            return np.zeros((n, self.config.vector_lanes), np.int64)
+        if i["source"] == Source.OPERAND:
+            return self.memories.vector[i["operand0"] : i["operand0"] + n]
+        total = self._drain(i["drain"], n)
+        if i["planes"]:
+            total = total + 16 * self._drain(i["drain"] + i["plane_stride"], n)
+        return total
+
+    def _drain(self, first: int, count: int) -> np.ndarray:
+        """Chunks of the slots summed over arrays, [count, V]; the slots become zero."""
+        a, v = self.config.arrays, self.config.vector_lanes
+        chunks = self.memories.slots.reshape(a, -1, v)[:, first : first + count]
+        total = chunks.sum(0)
+        chunks[:] = 0
+        return total
+
+    def _sums(self, i: Instruction, total: np.ndarray) -> np.ndarray:
+        stored = self.memories.sums[i["sum_address"] : i["sum_address"] + i["count"]]
+        if i["sums"] in (Sums.ADD, Sums.ACCUMULATE):
+            total = total + stored
+        total = wrap(total, SUM_BITS)
+        if i["sums"] in (Sums.ACCUMULATE, Sums.WRITE):
+            stored[:] = total
+        return total
+
+    def _scale(self, i: Instruction, total: np.ndarray) -> np.ndarray:
+        if not i["scale"]:
+            return total
+        where = slice(i["parameters"], i["parameters"] + i["count"])
+        p = {name: values[where] for name, values in self.memories.parameters.items()}
+        # A shift of 0 stands in memory that was never loaded.
+        shift = np.where(p["shift"] == 0, numerics.SHIFTS[0], p["shift"])
+        return numerics.scale_sum(total, p["multiplier"], shift, p["bias"])
+
+    def _function(self, i: Instruction, value: np.ndarray) -> np.ndarray:
+        if i["function"] == Function.RELU:
+            return np.maximum(value, 0)
+        if i["function"] >= Function.TABLE0:
+            first = (i["function"] - Function.TABLE0) * numerics.TABLE_SEGMENTS
+            where = first + numerics.table_segment(value)
+            tables = self.memories.tables
+            return saturate(numerics.table_value(value, tables["base"][where], tables["slope"][where]))
+        return value
+
+    def _write(self, i: Instruction, value: np.ndarray) -> None:
+        m, c = self.memories, self.config
+        if i["write_vector"]:
+            m.vector[i["vector_address"] : i["vector_address"] + i["count"]] = value
+        if i["write_columns"]:
+            groups = numerics.column_input(value).clip(numerics.COLUMN_MIN, numerics.COLUMN_MAX).reshape(-1, c.group)
+            g = np.arange(len(groups))
+            m.activations[g % c.arrays, i["column_address"] + g // c.arrays] = groups
