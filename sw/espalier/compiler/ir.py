@@ -1,8 +1,8 @@
 """The compiler's intermediate form: integer layers on vectors, nothing of torch left.
 
-A `Value` is a vector of 16-bit elements with one scale, present at every time step (`per_step`) or once a run. Slices,
-concatenations and reshapes cost nothing: they only build a `View`, which names for each logical feature the value and element that
-holds it. Operations are in execution order.
+A `Value` is a vector of 16-bit elements with one scale, present at every time step (`per_step`) or once a run.
+Slices, concatenations and reshapes cost nothing: they only build a `View`, which names for each logical feature the value
+and element that holds it. Operations are in execution order. `evaluate.py` says what each of them computes.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class View:
     def per_step(self) -> bool:
         return any(value.per_step for value in self.values)
 
+    @property
+    def scale(self) -> float:
+        """The largest scale of its values: what an output, activation or last value takes when they differ."""
+        return max(value.scale for value in self.values)
+
 
 @dataclass(eq=False)
 class Input:
@@ -73,7 +78,8 @@ class Linear:
 class Gru:
     """All layers and directions of one nn.GRU. cells[layer][direction]; initial[layer·D + direction] is None for zeros.
 
-    `output` is per step: H elements per direction, forward first. `final[layer·D + direction]` are once-values: the last states.
+    `output` is per step: H elements per direction, forward first. `final[layer·D + direction]` are once-values: the
+    last states.
     """
 
     input: View
