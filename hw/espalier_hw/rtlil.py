@@ -1,0 +1,49 @@
+"""Amaranth to RTLIL with identical modules shared.
+
+Amaranth emits one module per instance: 256 lanes are 256 equal modules. Merging them makes Verilog, simulation builds and
+synthesis several times shorter and keeps the hierarchy readable.
+"""
+
+from __future__ import annotations
+
+import re
+
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable
+
+_MODULE = re.compile(r"^module (\\\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
+_HEADER = 'attribute \\generator "Amaranth"\n'
+_TOP = "attribute \\top 1\n"
+_PORT = re.compile(r"^(\s+wire width \d+ (?:input|output)) \d+ ", re.MULTILINE)
+_CELL = re.compile(r"^(\s+cell )(\\\S+)( )", re.MULTILINE)
+
+
+def convert(component: Elaboratable, name: str = "top") -> str:
+    """RTLIL of `component`, a component with a signature, with equal modules merged."""
+    return share_modules(rtlil.convert(component, name=name, emit_src=False))
+
+
+def share_modules(text: str) -> str:
+    """Merge modules whose bodies are equal, from the leaves up, keeping the first of each kind."""
+    bodies = dict(_MODULE.findall(text))
+    top = next(iter(bodies))
+    while True:
+        first: dict[str, str] = {}
+        kept = {name: first.setdefault(_meaning(body), name) for name, body in bodies.items()}
+        merged = {name: other for name, other in kept.items() if other != name}
+        if not merged:
+            break
+        bodies = {
+            name: _CELL.sub(lambda m: m[1] + merged.get(m[2], m[2]) + m[3], body)
+            for name, body in bodies.items()
+            if name not in merged
+        }
+    return "".join(
+        _HEADER + (_TOP if name == top else "") + f"module {name}\n{body}end\n\n"
+        for name, body in bodies.items()
+    )
+
+
+def _meaning(body: str) -> str:
+    """A module's body without the order of its ports, which are connected by name."""
+    return "\n\n".join(sorted(_PORT.sub(r"\1 ", body).split("\n\n")))

