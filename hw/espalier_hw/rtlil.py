@@ -46,4 +46,4 @@ def share_modules(text: str) -> str:
 
 def _meaning(body: str) -> str:
     """A module's body without the order of its ports, which are connected by name."""
-    return "\n\n".join(sorted(_PORT.sub(r"\1 ", body).split("\n\n")))
+    return "\n\n".join(sorted(part.strip("\n") for part in _PORT.sub(r"\1 ", body).split("\n\n")))

@@ -32,13 +32,13 @@ class Transport(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes of window memory. Raises DeviceError when they do not lie in the window."""
+        """`size` bytes of window memory. Raises ValueError when they do not lie in the window."""
         ...
 
     def write(self, offset: int, data: bytes) -> None:
         """Put `data` (bytes or any contiguous buffer) into window memory.
 
-        Raises DeviceError when it does not lie in the window.
+        Raises ValueError when it does not lie in the window.
         """
         ...
 
