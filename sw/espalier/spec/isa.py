@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from .config import Config
 from .fields import Field, Layout
-from .memory import Memory
+from .memory import Memory, load_fits
 
 VERSION = 1
 """Version of instructions, memories and registers together; a program names it."""
@@ -205,8 +205,6 @@ def decode(word: int) -> Instruction:
 
 def check(instruction: Instruction, config: Config) -> None:
     """Raise ValueError unless every on-chip address of the instruction lies inside its memory."""
-    from .memory import load_fits
-
     f = instruction.fields
     if instruction.opcode is Opcode.LOAD and not load_fits(config, Memory(f["memory"]), f["address"], f["count"]):
         name = Memory(f["memory"]).name.lower()
@@ -223,6 +221,8 @@ def check(instruction: Instruction, config: Config) -> None:
 
 def _check_vector(f: Mapping[str, int], config: Config) -> None:
     n = f["count"]
+    if n < 1:
+        raise ValueError(f"VECTOR count must be at least 1, not {n}")
     if f["source"] == Source.DRAIN:
         _inside("VECTOR", "drain", f["drain"] + f["planes"] * f["plane_stride"], n, config.tile_chunks)
     if f["sums"]:
