@@ -4,8 +4,9 @@
         session = device.load("model.espalier")
         y = session.run(x)
 
-`device` finds devices and opens them · `driver` registers, starts, faults · `buffers` where inputs and outputs lie in
-the window · `ports` the host operators · `session` the user's calls · `transport` what a device has to offer.
+`device` finds devices and opens them · `driver` registers, starts, faults · `buffers` where inputs
+and outputs lie in the window · `ports` the host operators · `session` the user's calls ·
+`transport` what a device has to offer.
 """
 
 from .device import Device, open, options_of
