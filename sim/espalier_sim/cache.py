@@ -1,0 +1,53 @@
+"""Where built things are kept between runs, and how two processes make the same one without a clash."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The user's cache folder for Espalier: $ESPALIER_CACHE, else $XDG_CACHE_HOME/espalier."""
+    if chosen := os.environ.get("ESPALIER_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espalier"
+
+
+def key(*parts: str | bytes) -> str:
+    """16 hex digits that name the content `parts`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def made(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` in the cache, filled by `make(empty folder)` when it is not there yet.
+
+    A folder appears under its name only when it is complete: it is filled beside it and renamed. Of two
+    processes that want the same one, the second waits for the first.
+    """
+    target = folder() / name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            _fill(target, make)
+    return target
+
+
+def _fill(target: Path, make: Callable[[Path], None]) -> None:
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        make(work)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

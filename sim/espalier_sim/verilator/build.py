@@ -1,0 +1,87 @@
+"""Verilog to a shared library with the C functions of `harness.cpp`, built once and kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+
+from espalier.errors import DeviceError
+
+from .. import cache
+from .toolchain import Toolchain, find
+
+TOP = "top"
+HARNESS = ("harness.cpp", "memory.hpp")
+VERILATOR_FLAGS = (
+    "--cc", "--top-module", TOP, "--prefix", "Vtop", "--no-timing", "-O3", "--x-assign", "fast",
+    "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "--output-split", "20000",
+)
+"""-Wno-fatal: Amaranth's Verilog relies on implicit widths, which Verilator warns of."""
+CXX_FLAGS = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique")
+"""The last two keep several libraries with equal class names apart in one process."""
+OPTIMIZE = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
+LIBRARY = "accelerator.so"
+
+
+def library(verilog: str, name: str) -> Path:
+    """The shared library of `verilog`, whose top module is `top`; `name` is for messages.
+
+    Raises DeviceError when a tool is missing or the Verilog cannot be built.
+    """
+    tools = find()
+    sources = [resources.files(__package__).joinpath(file).read_text() for file in HARNESS]
+    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, OPTIMIZE))
+    key = cache.key(verilog, *sources, flags, tools.name)
+    return cache.made(f"rtl-{key}", lambda folder: _build(tools, verilog, name, folder)) / LIBRARY
+
+
+def _build(tools: Toolchain, verilog: str, name: str, folder: Path) -> None:
+    console = Console(stderr=True)
+    message = f"building the simulation of {name} (once; kept in {cache.folder()})"
+    if not console.is_terminal:
+        console.print(message, soft_wrap=True)
+    with console.status(message):
+        work = folder / "work"
+        work.mkdir()
+        (work / "top.v").write_text(verilog)
+        objects = work / "objects"
+        flags = ["-CFLAGS", " ".join(CXX_FLAGS), "--Mdir", str(objects)]
+        _run([str(tools.verilator), *VERILATOR_FLAGS, *flags, "top.v"], work)
+        options = [f"{key}={value}" for key, value in OPTIMIZE.items()]
+        jobs = f"-j{os.cpu_count() or 1}"
+        targets = ["libVtop.a", "libverilated.a"]
+        _run(["make", "-s", "-f", "Vtop.mk", jobs, *options, *targets], objects)
+        _link(tools, objects, folder / LIBRARY)
+    shutil.rmtree(work)
+
+
+def _link(tools: Toolchain, objects: Path, target: Path) -> None:
+    include = tools.root / "include"
+    here = Path(str(resources.files(__package__)))
+    _run(
+        [
+            "g++", "-shared", "-std=gnu++20", "-O2", *CXX_FLAGS, f"-I{objects}", f"-I{include}",
+            f"-I{include}/vltstd", f"-I{here}", str(here / HARNESS[0]), "-Wl,--whole-archive",
+            "libVtop.a", "-Wl,--no-whole-archive", "libverilated.a", "-lpthread", "-latomic",
+            "-o", str(target),
+        ],
+        objects,
+    )
+
+
+def _run(command: list[str], where: Path) -> None:
+    """Run one step. Raises DeviceError with the end of what it printed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    result = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        lines = (result.stdout + result.stderr).strip().splitlines()
+        print(*lines, sep="\n", file=sys.stderr)
+        raise DeviceError(
+            f"building the simulation failed in {Path(command[0]).name}: {' / '.join(lines[-3:])}"
+        )
