@@ -27,13 +27,12 @@ def key(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def made(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` in the cache, filled by `make(empty folder)` when it is not there yet.
+def made(target: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `target`, filled by `make(empty folder)` when it is not there yet.
 
     A folder appears under its name only when it is complete: it is filled beside it and renamed. Of two
-    processes that want the same one, the second waits for the first.
+    processes that want the same one, the second waits for the first. Returns `target`.
     """
-    target = folder() / name
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

