@@ -1,0 +1,90 @@
+"""Long delays of the vector unit in MLABs, where a bit costs half an ALM whatever the delay."""
+
+from __future__ import annotations
+
+from amaranth.hdl import *
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+LONGEST = 32
+"""Cycles that one ring of an MLAB's 32 words delays."""
+
+
+class DelayLine(wiring.Component):
+    """`output` is `input` as it was `cycles` ago; takes a new value every cycle.
+
+    A ring of `cycles` words: the read pointer runs one word ahead of the write pointer, on the oldest word, so that both never
+    meet. After a reset the first `cycles` outputs are whatever the ring held: qualify them by a delayed valid bit.
+
+    Parameters
+    ----------
+    width: bits.
+    cycles: delay, 2..32.
+    """
+
+    def __init__(self, width: int, cycles: int):
+        if not 2 <= cycles <= LONGEST:
+            raise ValueError(f"cycles must be in 2..{LONGEST}, not {cycles}")
+        self.cycles = cycles
+        super().__init__({"input": In(width), "output": Out(width)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.ring = ring = Memory(shape=len(self.input), depth=self.cycles, init=[])
+        write, read = ring.write_port(), ring.read_port(domain="comb")
+        m.d.sync += [
+            write.addr.eq(read.addr),
+            read.addr.eq(Mux(read.addr == self.cycles - 1, 0, read.addr + 1)),
+            self.output.eq(read.data),
+        ]
+        m.d.comb += [write.en.eq(1), write.data.eq(self.input)]
+        return m
+
+
+def delayed(m: Module, name: str, value: Value, cycles: int) -> Value:
+    """`value` (unsigned) as it was `cycles` ago: flip-flops for short delays, rings for long ones."""
+    while cycles > LONGEST:
+        value = _ring(m, f"{name}_{cycles}", value, LONGEST - 1)
+        cycles -= LONGEST - 1
+    if cycles >= 3:
+        return _ring(m, name, value, cycles)
+    for step in range(cycles):
+        later = Signal(len(value), name=f"{name}_{step}", reset_less=True)
+        m.d.sync += later.eq(value)
+        value = later
+    return value
+
+
+def _ring(m: Module, name: str, value: Value, cycles: int) -> Value:
+    m.submodules[name] = line = DelayLine(len(value), cycles)
+    m.d.comb += line.input.eq(value)
+    return line.output
+
+
+class Timeline:
+    """What the unit knows of a chunk when it takes it in, at later cycles of that chunk's way through the pipeline.
+
+    `valid(cycle)` is 1 when a chunk was taken `cycle` cycles ago; `at(cycle, field, ...)` are its fields then, meaningless
+    without `valid`.
+    """
+
+    def __init__(self, m: Module, taken: Value, fields: dict[str, Value], cycles: int):
+        self._m, self._fields = m, fields
+        self._history = Signal(cycles)
+        self._valid = Cat(taken, self._history)
+        m.d.sync += self._history.eq(self._valid)
+
+    def valid(self, cycle: int) -> Value:
+        return self._valid[cycle]
+
+    def at(self, cycle: int, *names: str) -> tuple[Value, ...]:
+        """The fields called `names`, as unsigned values, for the chunk taken `cycle` cycles ago."""
+        together = Cat(*(self._fields[name] for name in names))
+        late = delayed(self._m, f"{'_'.join(names)}_at_{cycle}", together, cycle)
+        result, start = [], 0
+        for name in names:
+            width = len(self._fields[name])
+            result.append(late[start : start + width])
+            start += width
+        return tuple(result)

@@ -1,0 +1,83 @@
+"""The vector unit's front: VECTOR commands become chunks, one a cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from espalier.spec import isa
+from espalier.spec.config import Config
+
+from .interfaces import VECTOR_COMMAND
+from .vector_sum import Select
+
+_CHUNK_ADDRESSES = ("drain", "sum_address", "parameters", "operand0", "operand1", "operand2", "vector_address")
+"""Fields that advance by one with every chunk."""
+
+
+class VectorIssue(wiring.Component):
+    """Takes a chunk of the current command in every cycle, every second one with two planes; commands follow without a gap.
+
+    `command` holds the addresses of the chunk in hand. A chunk that goes to DDR waits for `room`. With two planes the low plane is
+    requested in one cycle and the high one, with which the chunk counts as taken, in the next, always.
+
+    Members
+    -------
+    commands: VECTORs. The first chunk of one taken in cycle 0 may be taken in cycle 1.
+    room: a chunk to be stored may be taken.
+    taken, last: a chunk is taken, and is its command's last.
+    select: what the source is in this cycle.
+    drain_valid, drain_chunk: request to the engine in this cycle.
+    column_array, command.column_address: first column group of the chunk.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__({
+            "commands": In(stream.Signature(VECTOR_COMMAND)),
+            "room": In(1),
+            "taken": Out(1),
+            "last": Out(1),
+            "select": Out(Select),
+            "drain_valid": Out(1),
+            "drain_chunk": Out(7),
+            "command": Out(VECTOR_COMMAND),
+            "column_array": Out(range(max(config.arrays, 2))),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        command, busy, high = self.command, Signal(), Signal()
+        drains = command.source == isa.Source.DRAIN
+        joins = drains & command.planes
+        goes = Signal()
+        m.d.comb += [
+            goes.eq(busy & (high | self.room | (command.store == isa.Store.NONE))),
+            self.taken.eq(goes & (high | ~joins)),
+            self.last.eq(command.count == 1),
+            self.drain_valid.eq(goes & drains),
+            self.drain_chunk.eq(command.drain + Mux(high, command.plane_stride, 0)),
+            self.commands.ready.eq(~busy | (self.taken & self.last)),
+        ]
+        with m.Switch(command.source):
+            with m.Case(isa.Source.DRAIN):
+                m.d.comb += self.select.eq(Mux(high, Select.HIGH, Select.DRAIN))
+            with m.Case(isa.Source.OPERAND):
+                m.d.comb += self.select.eq(Select.OPERAND)
+        m.d.sync += high.eq(goes & joins & ~high)
+
+        with m.If(self.taken):
+            m.d.sync += command.count.eq(command.count - 1)
+            m.d.sync += [command[name].eq(command[name] + 1) for name in _CHUNK_ADDRESSES]
+            self._advance_columns(m)
+        with m.If(self.commands.ready):
+            m.d.sync += [busy.eq(self.commands.valid), command.eq(self.commands.payload), self.column_array.eq(0)]
+        return m
+
+    def _advance_columns(self, m: Module) -> None:
+        """V/G groups on: at most once around the arrays."""
+        arrays, step = self._config.arrays, self._config.chunk_groups
+        wraps = self.column_array >= arrays - step
+        m.d.sync += self.column_array.eq(self.column_array + Mux(wraps, step - arrays, step))
+        m.d.sync += self.command.column_address.eq(self.command.column_address + wraps)

@@ -1,0 +1,161 @@
+"""From drained slots to 16-bit values: the first half of a vector lane.
+
+Every stage is one multiply, one two-operand add or one 4:1 selection. Data registers have no reset: validity travels beside them.
+"""
+
+from amaranth.hdl import *
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from espalier.spec.config import SUM_BITS, VALUE_BITS
+from espalier.spec.memory import PARAMETER
+from espalier.spec.numerics import BIAS_BITS, GUARD_BITS, MULTIPLIER_BITS, SHIFTS
+
+from .interfaces import struct
+
+
+class Select(enum.Enum, shape=2):
+    """What one cycle brings: `HIGH` also joins the cycle before as the low digit plane."""
+
+    ZERO = 0
+    DRAIN = 1
+    HIGH = 2
+    OPERAND = 3
+
+
+PARAMETER_LAYOUT = struct(PARAMETER)
+"""Row parameters as they lie in a lane's memory: 40 bits, one M10K word."""
+IDENTITY = {"multiplier": 1 << SHIFTS[0], "shift": 0, "bias": 0}
+"""Row parameters of scale 1: an unscaled value takes the same way as a scaled one."""
+
+
+def data_register(shape: object, name: str) -> Signal:
+    return Signal(shape, name=name, reset_less=True)
+
+
+def saturated(value: Value, width: int) -> Value:
+    """`value` saturated to `width` signed bits."""
+    sign, top = value[-1], value[width - 1 :]
+    fits = top.all() | ~top.any()
+    return Mux(fits, value[:width], Cat((~sign).replicate(width - 1), sign)).as_signed()
+
+
+class Accumulate(wiring.Component):
+    """total = source + stored: the selected source, joined over digit planes, plus the stored sum.
+
+    The source is 0, `drained`, drained(before) + 16·`drained`, or `operand`; 27 bits that wrap (the final value is proven to fit).
+    Latency 3 cycles; `stored` is taken 1 cycle after the source, with `add`.
+
+    Parameters
+    ----------
+    drained_bits: width of a drained row.
+    """
+
+    LATENCY = 3
+
+    def __init__(self, drained_bits: int):
+        super().__init__({
+            "select": In(Select),
+            "drained": In(signed(drained_bits)),
+            "operand": In(signed(VALUE_BITS)),
+            "stored": In(signed(SUM_BITS)),
+            "add": In(1),
+            "total": Out(signed(SUM_BITS)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        source = data_register(signed(SUM_BITS), "source")
+        low = data_register(self.drained.shape(), "low")
+        joined = data_register(signed(SUM_BITS), "joined")
+        stored = data_register(signed(SUM_BITS), "stored_or_zero")
+
+        # Stage 1: select; a low plane sits in `source` when its high plane arrives.
+        with m.Switch(self.select):
+            with m.Case(Select.ZERO):
+                m.d.sync += source.eq(0)
+            with m.Case(Select.DRAIN):
+                m.d.sync += source.eq(self.drained)
+            with m.Case(Select.HIGH):
+                m.d.sync += source.eq(self.drained << 4)
+            with m.Case(Select.OPERAND):
+                m.d.sync += source.eq(self.operand)
+        m.d.sync += low.eq(source)
+        with m.If(self.select != Select.HIGH):
+            m.d.sync += low.eq(0)
+
+        # Stage 2: join planes, beside the stored sum's register.
+        m.d.sync += [joined.eq(source + low), stored.eq(self.stored)]
+        with m.If(~self.add):
+            m.d.sync += stored.eq(0)
+
+        # Stage 3
+        m.d.sync += self.total.eq(joined + stored)
+        return m
+
+
+class Requantize(wiring.Component):
+    """value = sat16((floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4), `numerics.scale_sum`; sat16(total) without `scale`.
+
+    Latency 7 cycles from `total`; `parameter` and `scale` come in the same cycle. The floor is saturated to 21 bits before
+    the bias: a bias has 20 bits, so whatever is cut off there saturates to the same side of 16 bits afterwards.
+    """
+
+    LATENCY = 7
+    FLOOR_BITS = BIAS_BITS + 1
+    PRODUCT_BITS = SUM_BITS + MULTIPLIER_BITS
+
+    total: In(signed(SUM_BITS))
+    parameter: In(PARAMETER_LAYOUT)
+    scale: In(1)
+    value: Out(signed(VALUE_BITS))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # Stages 1, 2: the DSP block with its registers.
+        total = data_register(signed(SUM_BITS), "total_registered")
+        product = data_register(signed(self.PRODUCT_BITS), "product")
+        parameter = Signal(PARAMETER_LAYOUT, reset_less=True)
+        m.d.sync += [total.eq(self.total), parameter.eq(self.parameter)]
+        with m.If(~self.scale):
+            m.d.sync += parameter.eq(PARAMETER_LAYOUT.const(IDENTITY))
+        m.d.sync += product.eq(total * parameter.multiplier)
+
+        bias = parameter.bias
+        for stage in (2, 3, 4):
+            later = data_register(signed(BIAS_BITS), f"bias_{stage}")
+            m.d.sync += later.eq(bias)
+            bias = later
+        floor = self._shift(m, product, parameter.shift)
+
+        # Stages 5 to 7: add the bias, round the guard bits away, saturate.
+        biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
+        rounded = data_register(signed(self.FLOOR_BITS + 1 - GUARD_BITS), "rounded")
+        m.d.sync += [
+            biased.eq(floor + bias),
+            rounded.eq((biased >> GUARD_BITS) + biased[GUARD_BITS - 1]),
+            self.value.eq(saturated(rounded, VALUE_BITS)),
+        ]
+        return m
+
+    def _shift(self, m: Module, product: Value, shift: Value) -> Value:
+        """Stages 3 and 4: the product shifted by SHIFTS[shift] - 4 and saturated to 21 bits."""
+        steps = [step - GUARD_BITS for step in SHIFTS]
+        width, sign = self.FLOOR_BITS, product[-1]
+        shift_2 = data_register(2, "shift_2")
+        shift_3 = data_register(2, "shift_3")
+        shifted = data_register(width, "shifted")
+        sign_3 = data_register(1, "sign_3")
+        differs = data_register(len(SHIFTS), "differs")  # of the sign, in bits only a smaller shift drops
+        floor = data_register(signed(width), "floor")
+
+        m.d.sync += [shift_2.eq(shift), shift_3.eq(shift_2), sign_3.eq(sign)]
+        m.d.sync += shifted.eq(data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_2])
+        ends = [step + width - 1 for step in steps[1:]] + [self.PRODUCT_BITS - 1]
+        for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
+            band = product[step + width - 1 : end]
+            m.d.sync += differs[i].eq(Mux(sign, ~band.all(), band.any()))
+
+        overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_3]
+        m.d.sync += floor.eq(Mux(overflow, Cat((~sign_3).replicate(width - 1), sign_3), shifted))
+        return floor

@@ -1,0 +1,261 @@
+"""The vector unit: everything between drained slots and column inputs."""
+
+from __future__ import annotations
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from espalier.spec import isa
+from espalier.spec.config import ITEM_BYTES, SUM_BITS, VALUE_BITS, Config
+from espalier.spec.memory import Memory
+
+from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
+from .vector_delay import DelayLine, Timeline
+from .vector_issue import VectorIssue
+from .vector_lane import COLUMN_CYCLE, COMBINED_CYCLE, FUNCTION_CYCLE, RESULT_CYCLE, SCALED_CYCLE, TOTAL_CYCLE, VectorLane
+from .vector_memory import ChunkMemory, TableMemory
+from .vector_store import StoreBuffer
+from .vector_sum import PARAMETER_LAYOUT, Select
+from .vector_value import ENTRY_LAYOUT
+
+COMPLETION_CYCLES = COLUMN_CYCLE + 1
+"""Cycles from a chunk's answer of the engine to `completed`, when it is a command's last."""
+SUM_WRITE_CYCLE = TOTAL_CYCLE + 1
+LANES_PER_VECTOR_ITEM = 8 * ITEM_BYTES // VALUE_BITS
+LANES_PER_SUM_ITEM = 2
+
+
+def command_cycles(count: int, planes: int, drain_latency: int) -> int:
+    """Cycles from taking a VECTOR to `completed`, alone and with room in the store buffer (planes: 1 or 2)."""
+    return count * planes + drain_latency + COMPLETION_CYCLES
+
+
+class VectorUnit(wiring.Component):
+    """Executes VECTORs (the meaning is `spec.isa.VECTOR` with `spec.numerics`) on V lanes.
+
+    Throughput: one chunk a cycle, two cycles a chunk with two digit planes; the next command's first chunk is taken in the cycle
+    after the last one's, whatever the pipeline still holds. So a VECTOR that reads what another one writes must wait for its
+    `completed`; within one command, a chunk that is written must not be read by a later chunk.
+    Latency: a command taken in cycle 0 has its chunks taken from cycle 1 on and completes in cycle
+    count·planes + drain_latency + 25 (`command_cycles`).
+    Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it; behind that nothing stalls.
+    Loader items: one a cycle; an item for the vector or sum memory waits for a gap in the chunks, at the stage that writes.
+
+    Parameters
+    ----------
+    config: sizes.
+    drain_latency: cycles from a drain request to its sums, at least 3 (operand 0 is read meanwhile).
+
+    Members
+    -------
+    commands, completed: VECTORs, and a pulse for each, in order, when all it wrote can be read (DDR: lies in `store`'s FIFO).
+    chunk_taken: a chunk is taken in.
+    drain, columns: to the engine.
+    items: vector, sums, parameters and tables from DDR.
+    store: chunks to DDR.
+    """
+
+    def __init__(self, config: Config, drain_latency: int):
+        if drain_latency < 3:
+            raise ValueError(f"drain_latency must be at least 3, not {drain_latency}")
+        self._config, self._drain_latency = config, drain_latency
+        super().__init__({
+            "commands": In(stream.Signature(VECTOR_COMMAND)),
+            "completed": Out(1),
+            "chunk_taken": Out(1),
+            "drain": Out(Drain(config)),
+            "columns": Out(ColumnWrite(config)),
+            "items": In(items(config)),
+            "store": Out(stream.Signature(stored_chunk(config))),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        c = self._config
+        m.submodules.issue = issue = VectorIssue(c)
+        m.submodules.store = store = StoreBuffer(c)
+        lanes = [VectorLane(c) for _ in range(c.vector_lanes)]
+        for i, lane in enumerate(lanes):
+            m.submodules[f"lane_{i}"] = lane
+
+        wiring.connect(m, wiring.flipped(self.commands), issue.commands)
+        wiring.connect(m, wiring.flipped(self.store), store.output)
+        m.d.comb += [
+            issue.room.eq(store.room),
+            self.chunk_taken.eq(issue.taken),
+            self.drain.valid.eq(issue.drain_valid),
+            self.drain.chunk.eq(issue.drain_chunk),
+        ]
+        fields = {name: issue.command[name] for name, _ in VECTOR_COMMAND}
+        fields.update(select=issue.select.as_value(), last=issue.last, column_array=issue.column_array)
+        timeline = Timeline(m, issue.taken, fields, self._drain_latency + COMPLETION_CYCLES)
+
+        item = self._take_items(m, timeline)
+        self._connect_sums(m, lanes, timeline, item)
+        self._connect_vector_memory(m, lanes, timeline, item)
+        self._connect_rows(m, lanes, timeline, item)
+        self._connect_tables(m, lanes, timeline, item)
+        self._connect_outputs(m, lanes, timeline, store)
+        m.d.comb += store.take.eq(issue.taken & (issue.command.store != isa.Store.NONE))
+        return m
+
+    def _take_items(self, m: Module, timeline: Timeline) -> data.View:
+        """The item register, `valid` for one cycle an item. The write follows in the next cycle, which is kept free of chunks."""
+        item = Signal(data.StructLayout({"valid": 1, "payload": self.items.payload.shape()}))
+        memory, cycle = self.items.payload.memory, self._drain_latency - 2
+        blocked = Signal()
+        with m.If(memory == Memory.VECTOR):
+            m.d.comb += blocked.eq(timeline.valid(cycle + RESULT_CYCLE))
+        with m.Elif(memory == Memory.SUMS):
+            m.d.comb += blocked.eq(timeline.valid(cycle + SUM_WRITE_CYCLE))
+        m.d.comb += self.items.ready.eq(~blocked)
+        m.d.sync += [item.valid.eq(self.items.valid & ~blocked), item.payload.eq(self.items.payload)]
+        return item
+
+    def _connect_sums(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+        """Source, stored sum, and the total's way back."""
+        drained = self._drain_latency
+        m.submodules.sums = sums = ChunkMemory(
+            depth=self._config.sum_depth, parts=len(lanes) // LANES_PER_SUM_ITEM, part_bits=LANES_PER_SUM_ITEM * SUM_BITS
+        )
+        select, address = timeline.at(drained, "select", "sum_address")
+        (use,) = timeline.at(drained + 1, "sums")
+        stored = data.ArrayLayout(signed(SUM_BITS), len(lanes))(sums.read_data0.as_value())
+        total = Signal(data.ArrayLayout(SUM_BITS, len(lanes)), reset_less=True)
+        m.d.comb += [sums.read_address0.eq(address), sums.write_data.eq(total)]
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                lane.select.eq(Select(select)),
+                lane.drained.eq(self.drain.sums[i]),
+                lane.stored.eq(stored[i]),
+                lane.add.eq((use == isa.Sums.ADD) | (use == isa.Sums.ACCUMULATE)),
+            ]
+            position = i % LANES_PER_SUM_ITEM * 32
+            loaded = item.payload.data[position : position + SUM_BITS]
+            m.d.sync += total[i].eq(Mux(item.valid, loaded, lane.total))
+
+        use, address = timeline.at(drained + TOTAL_CYCLE, "sums", "sum_address")
+        writes = (use == isa.Sums.ACCUMULATE) | (use == isa.Sums.WRITE)
+        self._write_port(m, sums, Memory.SUMS, timeline.valid(drained + TOTAL_CYCLE) & writes, address, item)
+
+    def _connect_vector_memory(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
+    ) -> None:
+        """Three operands out, the result in. Operand 0 is read early, as a source, and kept for the interpolation."""
+        drained, count = self._drain_latency, len(lanes)
+        m.submodules.vectors = vectors = ChunkMemory(
+            depth=self._config.vector_depth, parts=count // LANES_PER_VECTOR_ITEM,
+            part_bits=LANES_PER_VECTOR_ITEM * VALUE_BITS, reads=3,
+        )
+        chunk = data.ArrayLayout(signed(VALUE_BITS), count)
+        source = Signal(chunk, reset_less=True)
+        m.submodules.other = other = DelayLine(count * VALUE_BITS, FUNCTION_CYCLE)
+        m.d.sync += source.eq(vectors.read_data0)
+        m.d.comb += [
+            other.input.eq(source),
+            vectors.read_address0.eq(timeline.at(drained - 2, "operand0")[0]),
+            vectors.read_address1.eq(timeline.at(drained + SCALED_CYCLE - 2, "operand1")[0]),
+            vectors.read_address2.eq(timeline.at(drained + FUNCTION_CYCLE - 1, "operand2")[0]),
+        ]
+        operand1, operand2 = chunk(vectors.read_data1.as_value()), chunk(vectors.read_data2.as_value())
+        (combine,) = timeline.at(drained + SCALED_CYCLE - 1, "combine")
+        (interpolate,) = timeline.at(drained + FUNCTION_CYCLE, "interpolate")
+        results = Signal(chunk)
+        for i, lane in enumerate(lanes):
+            position = i % LANES_PER_VECTOR_ITEM * VALUE_BITS
+            m.d.comb += [
+                lane.source.eq(source[i]),
+                lane.operand.eq(operand1[i]),
+                lane.combine.eq(combine),
+                lane.other.eq(chunk(other.output)[i]),
+                lane.gate.eq(operand2[i]),
+                lane.interpolate.eq(interpolate),
+                lane.item.eq(item.payload.data[position : position + VALUE_BITS]),
+                lane.take_item.eq(item.valid & (item.payload.memory == Memory.VECTOR)),
+                results[i].eq(lane.result),
+            ]
+        m.d.comb += vectors.write_data.eq(results)
+        cycle = drained + RESULT_CYCLE - 1
+        writes, address = timeline.at(cycle, "write_vector", "vector_address")
+        self._write_port(m, vectors, Memory.VECTOR, timeline.valid(cycle) & writes, address, item)
+
+    @staticmethod
+    def _write_port(
+        m: Module, memory: ChunkMemory, kind: Memory, writes: Value, address: Value, item: data.View
+    ) -> None:
+        """Registers of a memory's write port: a whole chunk, or an item's part in a cycle without a chunk."""
+        loads = Signal(name=f"loads_{kind.name.lower()}")
+        parts = len(memory.write_enable)
+        m.d.comb += loads.eq(item.valid & (item.payload.memory == kind))
+        m.d.sync += memory.write_enable.eq(writes.replicate(parts))
+        m.d.sync += memory.write_address.eq(address)
+        with m.If(loads):
+            m.d.sync += memory.write_enable.eq(1 << item.payload.part[: (parts - 1).bit_length()])
+            m.d.sync += memory.write_address.eq(item.payload.address)
+
+    def _connect_rows(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+        """Row parameters."""
+        drained, kind = self._drain_latency, Memory.PARAMETERS
+        m.submodules.parameters = parameters = ChunkMemory(
+            depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
+        )
+        (address,) = timeline.at(drained + TOTAL_CYCLE - 1, "parameters")
+        (scale,) = timeline.at(drained + TOTAL_CYCLE, "scale")
+        loads = item.valid & (item.payload.memory == kind)
+        m.d.comb += [
+            parameters.read_address0.eq(address),
+            parameters.write_enable.eq(Mux(loads, 1 << item.payload.part, 0)),
+            parameters.write_address.eq(item.payload.address),
+        ]
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                parameters.write_data[i].eq(item.payload.data),
+                lane.parameter.eq(PARAMETER_LAYOUT(parameters.read_data0[i])),
+                lane.scale.eq(scale),
+            ]
+
+    def _connect_tables(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+        """Every lane looks up its own segment."""
+        combined = self._drain_latency + COMBINED_CYCLE
+        m.submodules.tables = tables = TableMemory(self._config)
+        (function,) = timeline.at(combined, "function")
+        (function_later,) = timeline.at(combined + 1, "function")
+        m.d.comb += [
+            tables.write_enable.eq(item.valid & (item.payload.memory == Memory.TABLES)),
+            tables.write_address.eq(item.payload.address),
+            tables.write_data.eq(ENTRY_LAYOUT(item.payload.data[: ENTRY_LAYOUT.size])),
+            tables.table.eq(function - isa.Function.TABLE0),
+        ]
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                tables.segments[i].eq(lane.segment),
+                lane.entry.eq(tables.entries[i]),
+                lane.relu.eq(function == isa.Function.RELU),
+                lane.table.eq(function_later >= isa.Function.TABLE0),
+            ]
+
+    def _connect_outputs(self, m: Module, lanes: list[VectorLane], timeline: Timeline, store: StoreBuffer) -> None:
+        """Columns, DDR and completion."""
+        drained = self._drain_latency
+        (early,) = timeline.at(drained + TOTAL_CYCLE, "store")
+        (late,) = timeline.at(drained + RESULT_CYCLE, "store")
+        write_columns, array, address = timeline.at(
+            drained + COLUMN_CYCLE, "write_columns", "column_array", "column_address"
+        )
+        (last,) = timeline.at(drained + COMPLETION_CYCLES, "last")
+        m.d.comb += [
+            store.sums_valid.eq(timeline.valid(drained + TOTAL_CYCLE) & (early != isa.Store.NONE)),
+            store.values_valid.eq(timeline.valid(drained + RESULT_CYCLE) & (late != isa.Store.NONE)),
+            store.wide.eq(late == isa.Store.SUMS),
+            self.columns.valid.eq(timeline.valid(drained + COLUMN_CYCLE) & write_columns),
+            self.columns.array.eq(array),
+            self.columns.address.eq(address),
+            self.completed.eq(timeline.valid(drained + COMPLETION_CYCLES) & last),
+        ]
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                store.sums[i].eq(lane.total),
+                store.values[i].eq(lane.result),
+                self.columns.data[i].eq(lane.column),
+            ]
