@@ -1,0 +1,123 @@
+"""From "so many units from here on" to AXI4 bursts inside the window."""
+
+from __future__ import annotations
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+from espalier.spec.config import BEAT_BYTES
+from espalier.spec.registers import Fault
+
+from .interfaces import ADDRESS_BITS
+
+BURST_BEATS = 16
+"""Longest burst."""
+PAGE_BEATS = 4096 // BEAT_BYTES
+"""No burst crosses a boundary of 4 KiB."""
+IN_FLIGHT = 8
+"""Bursts that a bus master has asked for and not seen the end of, at most."""
+
+BURST = data.StructLayout({
+    "offset": ADDRESS_BITS, "address": ADDRESS_BITS, "beats": range(BURST_BEATS + 1), "last": 1,
+})
+"""One burst: window offset, bus address, beats; `last` of its request."""
+
+
+def request_layout(unit_bits: int) -> data.StructLayout:
+    """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) where the last run ended."""
+    return data.StructLayout({"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2})
+
+
+class FaultReport(Signature):
+    """Why a bus master stopped: `spec.registers.Fault` and the burst's window offset; held until reset."""
+
+    def __init__(self) -> None:
+        super().__init__({"valid": Out(1), "cause": Out(3), "address": Out(ADDRESS_BITS)})
+
+
+class BurstPlanner(Component):
+    """Cuts requests into bursts of at most 16 beats that cross no 4 KiB boundary.
+
+    Every burst is checked by itself: its offset must be a multiple of 16 and its end within `window_size`; a burst
+    that fails is not offered, `fault` goes up and the planner stays there until reset. The window starts
+    on a page, so that offsets and bus addresses cross pages together.
+
+    One burst takes 3 cycles (size, check, offer) and a request one more: full-length bursts keep a bus of one
+    beat a cycle busy five times over.
+
+    Parameters
+    ----------
+    unit_bits: width of a request's unit count (at least 1 unit is asked for).
+    packings: numbers of units in a beat that requests use, of 1, 2 and 3.
+    """
+
+    def __init__(self, unit_bits: int, packings: tuple[int, ...]):
+        self._packings = sorted(set(packings))
+        super().__init__({
+            "requests": In(stream.Signature(request_layout(unit_bits))),
+            "bursts": Out(stream.Signature(BURST)),
+            "fault": Out(FaultReport()),
+            "window_base": In(ADDRESS_BITS),
+            "window_size": In(ADDRESS_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        request, burst = self.requests.payload, self.bursts.payload
+        offset = Signal(ADDRESS_BITS)
+        left = Signal.like(request.units)
+        packing = Signal.like(request.packing)
+        needed, units = self._beats(m, left, packing, burst.beats)
+        room = Signal(range(PAGE_BEATS + 1))
+        end = Signal(ADDRESS_BITS + 1)
+        m.d.comb += [
+            room.eq(PAGE_BEATS - offset[4:12]),
+            end.eq(offset + (burst.beats << 4)),
+            burst.offset.eq(offset),
+            self.fault.cause.eq(Fault.OUTSIDE_WINDOW),
+            self.fault.address.eq(offset),
+        ]
+        with m.FSM():
+            with m.State("TAKE"):
+                m.d.comb += self.requests.ready.eq(1)
+                m.d.sync += [left.eq(request.units), packing.eq(request.packing)]
+                with m.If(self.requests.valid):
+                    with m.If(~request.follow):
+                        m.d.sync += offset.eq(request.ddr)
+                    m.next = "SIZE"
+            with m.State("SIZE"):
+                m.d.sync += burst.beats.eq(Mux(room < needed, room, needed))
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [
+                    burst.address.eq(self.window_base + offset),
+                    burst.last.eq(left <= units),
+                    left.eq(left - units),
+                ]
+                m.next = "OFFER"
+                with m.If(offset[:4].any() | (end > self.window_size)):
+                    m.next = "OUTSIDE"
+            with m.State("OFFER"):
+                m.d.comb += self.bursts.valid.eq(1)
+                with m.If(self.bursts.ready):
+                    m.d.sync += offset.eq(end)
+                    m.next = "SIZE"
+                    with m.If(burst.last):
+                        m.next = "TAKE"
+            with m.State("OUTSIDE"):
+                m.d.comb += self.fault.valid.eq(1)
+        return m
+
+    def _beats(self, m, left, packing, beats):
+        """(beats that `left` units need, at most 16; units that `beats` beats hold)."""
+        needed = Signal(range(BURST_BEATS + 1))
+        units = Signal(range(3 * BURST_BEATS + 1))
+        with m.Switch(packing):
+            for number in self._packings:
+                full = number * BURST_BEATS
+                table = Array(-(-count // number) for count in range(64))
+                with m.Case(number):
+                    m.d.comb += units.eq(beats * number)
+                    m.d.comb += needed.eq(Mux(left >= full, BURST_BEATS, table[left[:6]]))
+        return needed, units

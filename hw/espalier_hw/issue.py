@@ -1,0 +1,210 @@
+"""One instruction: decode, wait, execute or hand to a unit."""
+
+from amaranth.hdl import *
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
+
+from espalier.spec import isa
+from espalier.spec.isa import Opcode, Store
+from espalier.spec.memory import Memory
+
+from .interfaces import LOAD_COMMAND, PRODUCT_COMMAND, STORE_COMMAND, VECTOR_COMMAND, struct
+from .loop_stack import PC_BITS, LoopStack
+from .register_file import RegisterFile, RegisterPort
+from .scoreboard import FLAGS, WAITS, Scoreboard
+
+LAYOUTS = {opcode: struct(layout) for opcode, layout in isa.LAYOUTS.items()}
+OPCODE_BITS = isa.LAYOUTS[Opcode.HALT].fields[0].width
+REGISTER_READ = {
+    Opcode.SET: "source", Opcode.LOOP: "register", Opcode.LOAD: "register", Opcode.VECTOR: "register",
+}
+SIZE = {Opcode.LOAD: "count", Opcode.PRODUCT: "groups", Opcode.VECTOR: "count"}
+"""Fields that must not be 0: a unit asked for nothing would not finish."""
+
+
+class Commands(Signature):
+    """The streams to the units and their answers."""
+
+    def __init__(self) -> None:
+        super().__init__({
+            "load": Out(stream.Signature(LOAD_COMMAND)),
+            "engine": Out(stream.Signature(PRODUCT_COMMAND)),
+            "vector": Out(stream.Signature(VECTOR_COMMAND)),
+            "store": Out(stream.Signature(STORE_COMMAND)),
+            "completed": In(FLAGS),
+        })
+
+
+class Issue(Component):
+    """Executes the instruction in `word`.
+
+    `decode` is 1 for one cycle (register read, jump target, legality), then `execute` until `done`, at
+    best in its first cycle. A VECTOR with a store is done when both units have it. Waits are looked at until
+    the first of them has it: from then on they hold by themselves.
+
+    Members
+    -------
+    begin: a run begins: no loop is open. following: address of the next instruction. host: R0..R15.
+    preload, length: instead of executing, ask for `length` instructions from window offset 0; `done` as well.
+    done, jump, target: executed; the next instruction is at `target` when `jump` is 1.
+    illegal: it cannot be executed. halted: it is HALT, done. reload: it loads instructions, done.
+    load_idle: no LOAD is outstanding.
+    """
+
+    commands: Out(Commands())
+    host: In(RegisterPort())
+    word: In(isa.INSTRUCTION_BITS)
+    following: In(PC_BITS)
+    begin: In(1)
+    decode: In(1)
+    execute: In(1)
+    preload: In(1)
+    length: In(16)
+    done: Out(1)
+    jump: Out(1)
+    target: Out(PC_BITS)
+    illegal: Out(1)
+    halted: Out(1)
+    reload: Out(1)
+    load_idle: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.loops = loops = LoopStack()
+        m.submodules.scoreboard = board = Scoreboard()
+        m.submodules.registers = registers = RegisterFile()
+        connect(m, flipped(self.host), registers.host)
+        words = {op: layout(self.word[: layout.size]) for op, layout in LAYOUTS.items()}
+        wrong = Signal()
+        go = Signal()
+        sent = Signal(2)
+        m.d.comb += [
+            loops.clear.eq(self.begin),
+            board.completed.eq(self.commands.completed),
+            board.waits.eq(self.word[OPCODE_BITS : OPCODE_BITS + WAITS.size]),
+            self.load_idle.eq(board.idle.load),
+            go.eq(self.execute & ~wrong & (board.met | sent.any())),
+        ]
+        self._decode(m, words, loops, registers.sequencer, wrong)
+        self._payloads(m, words, registers.sequencer.data)
+        with m.Switch(words[Opcode.HALT].opcode):
+            with m.Case(Opcode.HALT):
+                m.d.comb += self.halted.eq(go & board.idle.as_value().all())
+                m.d.comb += self.done.eq(self.halted)
+            with m.Case(Opcode.SET):
+                self._set(m, go, words[Opcode.SET], registers.sequencer)
+            with m.Case(Opcode.LOOP):
+                self._loop(m, go, words[Opcode.LOOP], loops, registers.sequencer.data)
+            with m.Case(Opcode.END):
+                m.d.comb += [loops.end.eq(go), self.jump.eq(go & loops.again), self.done.eq(go)]
+            with m.Case(Opcode.LOAD):
+                self._load(m, go, words[Opcode.LOAD], registers.sequencer, board)
+            with m.Case(Opcode.PRODUCT):
+                engine = self.commands.engine
+                m.d.comb += [engine.valid.eq(go), self.done.eq(go & engine.ready)]
+                m.d.comb += board.issued.engine.eq(self.done)
+            with m.Case(Opcode.VECTOR):
+                self._vector(m, go, words[Opcode.VECTOR], sent, board)
+        with m.If(self.execute & wrong):
+            m.d.comb += self.illegal.eq(1)
+        with m.If(self.preload):
+            self._preload(m, board)
+        return m
+
+    def _decode(self, m, words, loops, registers, wrong):
+        """Register read and jump target; `wrong` for what the instruction alone tells."""
+        loop = words[Opcode.LOOP]
+        unfit = Signal()
+        m.d.comb += unfit.eq(1)
+        with m.Switch(loop.opcode):
+            for opcode in Opcode:
+                with m.Case(opcode):
+                    if opcode in REGISTER_READ:
+                        m.d.comb += registers.read.eq(words[opcode][REGISTER_READ[opcode]])
+                    if opcode in SIZE:
+                        m.d.comb += unfit.eq(words[opcode][SIZE[opcode]] == 0)
+                    else:
+                        m.d.comb += unfit.eq(loops.empty if opcode is Opcode.END else 0)
+        with m.If(self.decode):
+            m.d.sync += wrong.eq(unfit)
+            with m.If(loop.opcode == Opcode.LOOP):
+                m.d.sync += self.target.eq(loop.end + 1)
+            with m.Else():
+                m.d.sync += self.target.eq(loops.start)
+
+    def _payloads(self, m, words, value):
+        load, vector = words[Opcode.LOAD], words[Opcode.VECTOR]
+        to_load, to_store = self.commands.load.payload, self.commands.store.payload
+        m.d.comb += [
+            to_load.memory.eq(load.memory),
+            to_load.address.eq(load.address),
+            to_load.count.eq(load.count),
+            to_load.ddr.eq(value + load.offset),
+            to_store.ddr.eq(value),
+            to_store.chunks.eq(vector.count),
+            to_store.wide.eq(vector.store == Store.SUMS),
+        ]
+        for stream_, word in (
+            (self.commands.engine, words[Opcode.PRODUCT]), (self.commands.vector, vector),
+        ):
+            for name in stream_.payload.shape().members:
+                m.d.comb += stream_.payload[name].eq(word[name])
+
+    def _set(self, m, go, word, registers):
+        m.d.comb += [
+            registers.write.eq(go),
+            registers.target.eq(word.target),
+            registers.value.eq(Mux(word.use_source, registers.data, 0) + word.value),
+            self.done.eq(go),
+        ]
+
+    def _loop(self, m, go, word, loops, value):
+        """A loop of no pass opens nothing; a fifth open loop is illegal."""
+        count = Mux(word.use_register, value, word.count)
+        none = count == 0
+        m.d.comb += [
+            loops.body.eq(self.following),
+            loops.count.eq(count),
+            self.jump.eq(go & none),
+            loops.push.eq(go & ~none & ~loops.full),
+            self.illegal.eq(go & ~none & loops.full),
+            self.done.eq(go & ~self.illegal),
+        ]
+
+    def _load(self, m, go, word, registers, board):
+        load = self.commands.load
+        m.d.comb += [
+            load.valid.eq(go),
+            self.done.eq(go & load.ready),
+            self.reload.eq(self.done & (word.memory == Memory.PROGRAM)),
+            board.issued.load.eq(self.done),
+            registers.write.eq(self.done),
+            registers.target.eq(word.register),
+            registers.value.eq(registers.data + word.increment),
+        ]
+
+    def _vector(self, m, go, word, sent, board):
+        """`sent` remembers which of the two units has the command already."""
+        vector, store = self.commands.vector, self.commands.store
+        taken = Cat(vector.valid & vector.ready, store.valid & store.ready)
+        needed = Cat(1, word.store != Store.NONE)
+        m.d.comb += [
+            vector.valid.eq(go & ~sent[0]),
+            store.valid.eq(go & ~sent[1] & needed[1]),
+            board.issued.vector.eq(taken[0]),
+            board.issued.store.eq(taken[1]),
+            self.done.eq(go & ((sent | taken) == needed)),
+        ]
+        m.d.sync += sent.eq(Mux(self.done, 0, sent | taken))
+
+    def _preload(self, m, board):
+        load = self.commands.load
+        m.d.comb += [
+            load.valid.eq(1),
+            load.payload.memory.eq(Memory.PROGRAM),
+            load.payload.address.eq(0),
+            load.payload.count.eq(self.length),
+            load.payload.ddr.eq(0),
+            board.issued.load.eq(load.ready),
+            self.done.eq(load.ready),
+        ]
