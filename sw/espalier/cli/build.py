@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,7 @@ def find(source: str) -> tuple[Path, Callable[[], Any]]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     sys.modules[spec.name] = module
-    guard(lambda: spec.loader.exec_module(module), source)
+    guard(partial(spec.loader.exec_module, module), source)
     found = getattr(module, function, None)
     if not callable(found):
         names = [

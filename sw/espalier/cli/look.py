@@ -23,7 +23,8 @@ def inspect_command(
     config = loaded.config
     console.print(
         f"{program}: contract {isa.VERSION}, {config.name} ({config.arrays} arrays x "
-        f"{config.lanes} lanes, identity {config.identity:#010x}), {size(len(loaded.image))}, {loaded.instructions} instructions",
+        f"{config.lanes} lanes, identity {config.identity:#010x}), {size(len(loaded.image))}, "
+        f"{loaded.instructions} instructions",
         highlight=False,
     )
     if loaded.whole_sequence:

@@ -15,7 +15,7 @@ from ..spec.registers import COUNTERS
 from . import ports, tensors
 from .buffers import Buffers, most_steps, plan
 from .driver import Driver
-from .tensors import Convert, Result, Tensors
+from .tensors import Convert, Lengths, Result, Tensors
 
 
 class Session:
@@ -57,7 +57,7 @@ class Session:
         """The machine is lost; every later call raises DeviceError with this reason."""
         self._lost = reason
 
-    def run(self, *inputs: Any, lengths: Sequence[int] | None = None) -> Result:
+    def run(self, *inputs: Any, lengths: Lengths = None) -> Result:
         """The model's outputs (float32; one array, or a tuple) of whole sequences, from the zero or
         given state.
 
@@ -78,7 +78,7 @@ class Session:
         outputs = self._run(inputs, lengths, ports.quantize)
         return tensors.to_user(self.program.outputs, outputs, real=True)
 
-    def run_integers(self, *inputs: Any, lengths: Sequence[int] | None = None) -> Result:
+    def run_integers(self, *inputs: Any, lengths: Lengths = None) -> Result:
         """`run` from quantized inputs (integers) to the machine's own outputs (int16), for
         bit-exact comparison."""
         outputs = self._run(inputs, lengths, ports.check_integers)
@@ -122,9 +122,7 @@ class Session:
         self._prepare()
         self._clear(given, 0)
 
-    def _run(
-        self, inputs: Sequence[Any], lengths: Sequence[int] | None, convert: Convert
-    ) -> list[np.ndarray]:
+    def _run(self, inputs: Sequence[Any], lengths: Lengths, convert: Convert) -> list[np.ndarray]:
         """Outputs as integers [batch, time, features]."""
         self._check_attached()
         given = tensors.gather(self.program.inputs, inputs, convert)

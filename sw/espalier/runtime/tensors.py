@@ -14,6 +14,7 @@ from . import ports
 
 Tensors = dict[str, np.ndarray]
 Convert = Callable[[Port, np.ndarray], np.ndarray]
+Lengths = Sequence[int] | np.ndarray | None
 Result = np.ndarray | tuple[np.ndarray, ...]
 
 
@@ -72,7 +73,7 @@ def spread(tensors: Tensors, samples: int) -> Tensors:
     return {name: np.broadcast_to(a, (samples, *a.shape[1:])) for name, a in tensors.items()}
 
 
-def check_lengths(lengths: Sequence[int] | None, samples: int, steps: int) -> list[int]:
+def check_lengths(lengths: Lengths, samples: int, steps: int) -> list[int]:
     """Time steps of every sample. Raises InputError unless there is one in 1..steps for each."""
     if lengths is None:
         return [steps] * samples

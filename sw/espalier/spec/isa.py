@@ -90,6 +90,8 @@ class Combine(IntEnum):
 
 
 class Function(IntEnum):
+    """What is applied to the combined value; tables are data in the table memory."""
+
     NONE = 0
     RELU = 1
     TABLE0 = 4

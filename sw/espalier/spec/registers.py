@@ -32,6 +32,8 @@ class Control(IntFlag):
 
 
 class Status(IntFlag):
+    """State of the machine, in STATUS; 0 is idle."""
+
     BUSY = 1
     DONE = 2
     """The last run ended with HALT; cleared by START."""

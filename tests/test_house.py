@@ -1,0 +1,90 @@
+"""What holds the house together: the arrows between packages, generated pages, the core install."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE_RUN = """
+import sys
+import numpy as np
+import espalier
+with espalier.open("reference") as device:
+    session = device.load(sys.argv[1])
+    output, final = session.run(np.load(sys.argv[2]))
+    session.reset()
+    step, _ = session.step(np.load(sys.argv[2])[:1])
+assert np.array_equal(step[0], output[0])
+np.save(sys.argv[3], output)
+for name in ("torch", "amaranth", "cocotb", "matplotlib", "espalier_hw"):
+    assert name not in sys.modules, name
+print(np.__version__)
+"""
+
+
+def call(*command: object, **environment: str) -> str:
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def test_imports_follow_the_arrows():
+    lint = shutil.which("lint-imports", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert "0 broken" in call(lint, "--no-cache")
+
+
+def test_generated_pages_are_current():
+    assert call(sys.executable, "tools/document.py", "--check") == "current\n"
+
+
+def test_torch_is_pinned_exactly_and_every_dependency_says_why():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["torch"] == ["torch==2.13.0"]
+    names = list(chain(project["dependencies"], *project["optional-dependencies"].values()))
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for name in names:
+        line = next(line for line in lines if f'"{name}"' in line)
+        assert "# " in line or "espalier[" in name, (
+            f"{name} has no comment that says why it is there"
+        )
+
+
+def test_importing_espalier_brings_in_nothing_heavy():
+    heavy = ("torch", "typer", "amaranth")
+    code = f"import espalier, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert call(sys.executable, "-c", code) == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numpy", ["numpy==1.24.*", "numpy"])
+def test_the_core_alone_runs_a_program(tmp_path, running_sum, sequence, numpy):
+    """A wheel in a venv of its own: no torch, no Amaranth, the oldest and the newest NumPy."""
+    import numpy as np
+
+    if numpy != "numpy" and sys.version_info >= (3, 12):
+        pytest.skip("NumPy 1.24 has no wheels for this Python")
+    program = running_sum.save(tmp_path / "sum.espalier")
+    np.save(tmp_path / "x.npy", sequence)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    call(python, "-m", "pip", "install", "--quiet", f"{ROOT}", numpy)
+    version = call(
+        python, "-W", "error", "-c", CORE_RUN, program, tmp_path / "x.npy", tmp_path / "y.npy",
+        PYTHONPATH="",
+    )  # fmt: skip
+    assert version.startswith("1.24.") if numpy != "numpy" else not version.startswith("1.")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), np.cumsum(sequence, axis=1))
+    assert "espalier 0.1.0" in call(tmp_path / "venv" / "bin" / "espalier", "version")
