@@ -123,7 +123,12 @@ class VectorUnit(wiring.Component):
         (use,) = timeline.at(drained + 1, "sums")
         stored = data.ArrayLayout(signed(SUM_BITS), len(lanes))(sums.read_data0.as_value())
         total = Signal(data.ArrayLayout(SUM_BITS, len(lanes)), reset_less=True)
-        m.d.comb += [sums.read_address0.eq(address), sums.write_data.eq(total)]
+        loads = Signal()
+        m.d.comb += [
+            sums.read_address0.eq(address),
+            sums.write_data.eq(total),
+            loads.eq(item.valid & (item.payload.memory == Memory.SUMS)),
+        ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.select.eq(Select(select)),
@@ -133,7 +138,7 @@ class VectorUnit(wiring.Component):
             ]
             position = i % LANES_PER_SUM_ITEM * 32
             loaded = item.payload.data[position : position + SUM_BITS]
-            m.d.sync += total[i].eq(Mux(item.valid, loaded, lane.total))
+            m.d.sync += total[i].eq(Mux(loads, loaded, lane.total))
 
         use, address = timeline.at(drained + TOTAL_CYCLE, "sums", "sum_address")
         writes = (use == isa.Sums.ACCUMULATE) | (use == isa.Sums.WRITE)

@@ -1,0 +1,329 @@
+"""The vector unit against a plain-Python meaning of VECTOR: random commands, loader items and stalls."""
+
+import random
+from collections import deque
+from dataclasses import replace
+
+import pytest
+from amaranth.sim import Simulator
+
+from espalier.spec import isa, numerics
+from espalier.spec.config import TINY
+from espalier.spec.isa import Combine, Function, Source, Store, Sums
+from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
+from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, VALUE_MAX, VALUE_MIN, clip
+from espalier_hw.interfaces import VECTOR_COMMAND, drained_bits
+from espalier_hw.vector_unit import COMPLETION_CYCLES, VectorUnit, command_cycles
+
+WIDE = replace(TINY, name="WIDE", arrays=3, lanes=16, vector_lanes=8)
+"""Two groups a chunk over three arrays."""
+QUIET = {name: 0 for name, _ in VECTOR_COMMAND} | {"count": 1}
+
+
+def wrap(value, bits):
+    return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
+
+
+def sat16(value):
+    return clip(value, VALUE_MIN, VALUE_MAX)
+
+
+class Meaning:
+    """What VECTORs and loader items do, one after the other, in Python integers."""
+
+    def __init__(self, config):
+        self.config, lanes = config, config.vector_lanes
+        self.vector = [[0] * lanes for _ in range(config.vector_depth)]
+        self.sums = [[0] * lanes for _ in range(config.sum_depth)]
+        self.parameters = [[None] * lanes for _ in range(config.parameter_depth)]
+        self.tables = [None] * (config.tables * TABLE_SEGMENTS)
+        self.columns, self.stored = [], []
+
+    def item(self, memory, address, part, data):
+        if memory is Memory.VECTOR:
+            self.vector[address][4 * part : 4 * part + 4] = [wrap(data >> 16 * i, 16) for i in range(4)]
+        elif memory is Memory.SUMS:
+            self.sums[address][2 * part : 2 * part + 2] = [wrap(data >> 32 * i, 27) for i in range(2)]
+        elif memory is Memory.PARAMETERS:
+            self.parameters[address][part] = PARAMETER.unpack(data)
+        else:
+            self.tables[address] = TABLE_ENTRY.unpack(data)
+
+    def execute(self, f, drain):
+        """`drain()` gives (chunk, rows) of the next drain request."""
+        for i in range(f["count"]):
+            total = self._total(f, i, drain)
+            v = [self._value(f, i, lane, t) for lane, t in enumerate(total)]
+            if f["write_vector"]:
+                self.vector[f["vector_address"] + i] = v
+            if f["write_columns"]:
+                word, array = divmod(i * self.config.chunk_groups, self.config.arrays)
+                column = [clip(numerics.column_input(x), -127, 127) for x in v]
+                self.columns.append((array, f["column_address"] + word, column))
+            if f["store"] != Store.NONE:
+                self.stored.append((True, total) if f["store"] == Store.SUMS else (False, v))
+
+    def _total(self, f, i, drain):
+        t = [0] * self.config.vector_lanes
+        if f["source"] == Source.OPERAND:
+            t = list(self.vector[f["operand0"] + i])
+        elif f["source"] == Source.DRAIN:
+            for plane in range(f["planes"] + 1):
+                chunk, rows = drain()
+                assert chunk == f["drain"] + plane * f["plane_stride"] + i
+                t = [a + 16**plane * b for a, b in zip(t, rows, strict=True)]
+        if f["sums"] in (Sums.ADD, Sums.ACCUMULATE):
+            t = [a + b for a, b in zip(t, self.sums[f["sum_address"] + i], strict=True)]
+        t = [wrap(a, 27) for a in t]
+        if f["sums"] in (Sums.ACCUMULATE, Sums.WRITE):
+            self.sums[f["sum_address"] + i] = t
+        return t
+
+    def _value(self, f, i, lane, t):
+        operand = [self.vector[(f[f"operand{k}"] + i) % self.config.vector_depth][lane] for k in range(3)]
+        if f["scale"]:
+            row = self.parameters[f["parameters"] + i][lane]
+            t = numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
+        v = sat16(t)
+        if f["combine"] == Combine.ADD:
+            v = sat16(v + operand[1])
+        elif f["combine"] == Combine.MULTIPLY:
+            v = sat16(numerics.multiply_values(v, operand[1]))
+        if f["function"] == Function.RELU:
+            v = max(v, 0)
+        elif f["function"] >= Function.TABLE0:
+            address = (f["function"] - Function.TABLE0) * TABLE_SEGMENTS + numerics.table_segment(v)
+            v = sat16(numerics.table_value(v, **self.tables[address]))
+        if f["interpolate"]:
+            v = sat16(numerics.interpolate(v, operand[2], operand[0]))
+        return v
+
+
+def reads_and_writes(f):
+    """Ranges of (memory, address) that a command reads and writes."""
+    n = f["count"]
+
+    def span(name, memory, wanted):
+        return {(memory, f[name] + i) for i in range(n)} if wanted else set()
+
+    reads = span("operand0", "v", f["source"] == Source.OPERAND or f["interpolate"])
+    reads |= span("operand1", "v", f["combine"]) | span("operand2", "v", f["interpolate"])
+    reads |= span("sum_address", "s", f["sums"] in (Sums.ADD, Sums.ACCUMULATE))
+    writes = span("vector_address", "v", f["write_vector"])
+    writes |= span("sum_address", "s", f["sums"] in (Sums.ACCUMULATE, Sums.WRITE))
+    return reads, writes
+
+
+class Bench:
+    """Drives one unit: `play` runs commands and items at the same time and returns when everything has come out."""
+
+    def __init__(self, config, latency, seed, *, command_rate=0.8, item_rate=0.8, store_rate=0.5):
+        self.config, self.latency, self.rng = config, latency, random.Random(seed)
+        self.rates = {"command": command_rate, "item": item_rate, "store": store_rate}
+        self.dut = VectorUnit(config, latency)
+        self.meaning = Meaning(config)
+        self.drained, self.columns, self.stored = deque(), [], []
+        self.issued, self.loading = [], False
+        self.cycles = {"command": [], "taken": [], "completed": []}
+
+    def run(self, *scripts):
+        """Run `scripts` (functions of the context; one calls `play`) beside engine and monitors; then compare."""
+        simulator = Simulator(self.dut)
+        simulator.add_clock(1e-8)
+
+        for script in scripts:
+            simulator.add_testbench(script)
+        for watcher in (self._engine, self._monitor, self._store):
+            simulator.add_testbench(watcher, background=True)
+        simulator.run()
+        assert self.stored == self.meaning.stored
+        assert self.columns == self.meaning.columns
+        assert not self.drained
+
+    async def play(self, ctx, commands=(), items=()):
+        """All of `items` concurrently with all of `commands`, until the last completion and chunk."""
+        items = deque(items)
+        for command in commands:
+            await self._until(ctx, items, lambda: self.rng.random() < self.rates["command"])
+            await self._until(ctx, items, lambda command=command: not self._depends(command))
+            ctx.set(self.dut.commands.payload, command)
+            ctx.set(self.dut.commands.valid, 1)
+            await self._until(ctx, items, lambda: ctx.get(self.dut.commands.ready))
+            self.issued.append(command)
+            await self._step(ctx, items)
+            ctx.set(self.dut.commands.valid, 0)
+        chunks = len(self.meaning.stored) + sum(c["count"] for c in commands if c["store"])
+        await self._until(ctx, items, lambda: not items and not self.outstanding and len(self.stored) == chunks)
+        for command in commands:
+            self.meaning.execute(command, self.drained.popleft)
+
+    @property
+    def outstanding(self):
+        return self.issued[len(self.cycles["completed"]) :]
+
+    def _depends(self, command):
+        reads, _ = reads_and_writes(command)
+        return any(reads & reads_and_writes(other)[1] for other in self.outstanding)
+
+    async def _until(self, ctx, items, done):
+        while not done():
+            await self._step(ctx, items)
+
+    async def _step(self, ctx, items):
+        """One cycle, with an item when there is one and the dice say so."""
+        if not self.loading and items and self.rng.random() < self.rates["item"]:
+            memory, address, part, data = items[0]
+            ctx.set(self.dut.items.payload, {
+                "memory": memory, "address": address, "part": part, "array": 0, "data": data,
+            })
+            ctx.set(self.dut.items.valid, 1)
+            self.loading = True
+        taken = self.loading and ctx.get(self.dut.items.ready)
+        await ctx.tick()
+        if taken:
+            self.meaning.item(*items.popleft())
+            ctx.set(self.dut.items.valid, 0)
+            self.loading = False
+
+    async def _engine(self, ctx):
+        """Answers a drain request after `latency` cycles, and says nonsense otherwise."""
+        bits, lanes = drained_bits(self.config), self.config.vector_lanes
+        answers = deque([None] * (self.latency - 1))
+        while True:
+            _, _, valid, chunk = await ctx.tick().sample(self.dut.drain.valid, self.dut.drain.chunk)
+            rows = [wrap(self.rng.getrandbits(bits) >> self.rng.randrange(bits), bits) for _ in range(lanes)]
+            if valid:
+                self.drained.append((chunk, rows))
+            answers.append(rows)
+            ctx.set(self.dut.drain.sums, answers.popleft() or [0] * lanes)
+
+    async def _monitor(self, ctx):
+        dut, cycle = self.dut, 0
+        while True:
+            events = (dut.commands.valid & dut.commands.ready, dut.chunk_taken, dut.completed)
+            writes = (dut.columns.valid, dut.columns.array, dut.columns.address, dut.columns.data)
+            _, _, valid, array, address, data, *happened = await ctx.tick().sample(*writes, *events)
+            if valid:
+                self.columns.append((array, address, list(data)))
+            for name, now in zip(self.cycles, happened, strict=True):
+                if now:
+                    self.cycles[name].append(cycle)
+            cycle += 1
+
+    async def _store(self, ctx):
+        store, lanes = self.dut.store, self.config.vector_lanes
+        while True:
+            ready = self.rng.random() < self.rates["store"]
+            ctx.set(store.ready, ready)
+            _, _, valid, payload = await ctx.tick().sample(store.valid, store.payload)
+            if valid and ready:
+                bits = 32 if payload.wide else 16
+                chunk = [wrap(payload.data >> bits * lane, bits) for lane in range(lanes)]
+                self.stored.append((bool(payload.wide), chunk))
+
+
+def all_items(rng, config):
+    """Items that fill every memory with random but legal contents."""
+    wanted = []
+    for memory in (Memory.VECTOR, Memory.SUMS, Memory.PARAMETERS, Memory.TABLES):
+        for address in range(depth(config, memory)):
+            for part in range(items_per_address(config, memory)):
+                wanted.append((memory, address, part, random_item(rng, memory)))
+    return wanted
+
+
+def random_item(rng, memory):
+    if memory is Memory.SUMS:
+        low, high = (wrap(rng.getrandbits(27) >> rng.randrange(20), 27) for _ in range(2))
+        return (low % (1 << 32)) | (high % (1 << 32)) << 32
+    if memory is Memory.PARAMETERS:
+        return rng.getrandbits(18 + 2 + 20)
+    return rng.getrandbits(64 if memory is Memory.VECTOR else 32)
+
+
+def random_command(rng, config, top):
+    """A legal VECTOR on the addresses below `top` that does not read what it wrote for an earlier chunk."""
+    n = rng.randrange(1, 7)
+    f = dict(QUIET, count=n, drain=rng.randrange(16), planes=rng.randrange(2), plane_stride=rng.randrange(16, 60))
+    f["source"] = rng.choice([Source.ZERO, Source.DRAIN, Source.DRAIN, Source.OPERAND])
+    for name in ("sum_address", "parameters", "operand0", "operand1", "operand2", "vector_address"):
+        f[name] = rng.randrange(top - n)
+    if rng.random() < 0.3:
+        f["vector_address"] = f["operand0"]
+    f["column_address"] = rng.randrange(config.column_depth - 8)
+    for name, choices in {"sums": Sums, "combine": Combine, "store": Store}.items():
+        f[name] = rng.choice(list(choices))
+    tables = [Function.TABLE0 + t for t in range(config.tables)]
+    f["function"] = rng.choice([Function.NONE, Function.RELU, *tables, *tables])
+    for name in ("scale", "interpolate", "write_vector", "write_columns"):
+        f[name] = rng.randrange(2)
+    clashes = any(f[f"operand{k}"] < f["vector_address"] < f[f"operand{k}"] + n for k in range(3))
+    return random_command(rng, config, top) if clashes else f
+
+
+def read_back(config):
+    """Commands that send all of vector and sum memory to DDR, vector memory also through its row parameters."""
+    vector = dict(QUIET, count=config.vector_depth, source=Source.OPERAND, store=Store.VALUES)
+    sums = dict(QUIET, count=config.sum_depth, sums=Sums.ADD, store=Store.SUMS)
+    return [vector, sums, dict(vector, count=config.parameter_depth, scale=1)]
+
+
+@pytest.mark.parametrize(("config", "latency", "rates"), [
+    (TINY, 3, {"store_rate": 0.9}),
+    (TINY, 12, {"store_rate": 0.15, "command_rate": 1.0}),
+    (WIDE, 6, {"command_rate": 0.3}),
+])
+def test_random_commands(config, latency, rates):
+    """Commands below 96 and items above at the same time, then everything is read back."""
+    bench = Bench(config, latency, seed=latency, **rates)
+    rng = random.Random(100 + latency)
+    top = 96
+    upper = [item for item in all_items(rng, config) if item[0] is not Memory.TABLES and item[1] >= top]
+    commands = [random_command(rng, config, top) for _ in range(120)]
+
+    async def script(ctx):
+        await bench.play(ctx, items=all_items(rng, config))
+        await bench.play(ctx, commands, upper)
+        await bench.play(ctx, read_back(config))
+
+    bench.run(script)
+    assert len(bench.columns) > 100 and len(bench.stored) > 300
+
+
+def test_cycles_are_exact():
+    """Chunks of back-to-back commands follow each other without a gap; each completes a fixed time after its last chunk."""
+    latency = 6
+    bench = Bench(TINY, latency, seed=1, command_rate=1.0, store_rate=1.0)
+    commands = [
+        dict(QUIET, count=4, source=Source.DRAIN, write_columns=1),
+        dict(QUIET, count=3, source=Source.DRAIN, planes=1, plane_stride=10, store=Store.SUMS),
+        dict(QUIET, count=1, store=Store.VALUES),
+        dict(QUIET, count=5, source=Source.OPERAND, operand0=9, write_vector=1, vector_address=20),
+    ]
+
+    async def script(ctx):
+        await bench.play(ctx, commands)
+
+    bench.run(script)
+    assert COMPLETION_CYCLES == 25
+    assert bench.cycles["command"] == [0, 4, 10, 11]
+    assert bench.cycles["taken"] == [1, 2, 3, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16]
+    assert bench.cycles["completed"] == [last + latency + 25 for last in (4, 10, 11, 16)]
+    assert command_cycles(4, 1, latency) == 35 == bench.cycles["completed"][0]
+
+
+def test_store_back_pressure_holds_chunks_back_and_nothing_else():
+    """With DDR stuck, 32 chunks are taken and no more; commands behind wait; all comes out once DDR moves."""
+    bench = Bench(TINY, 4, seed=5, command_rate=1.0, store_rate=0.0)
+    commands = [dict(QUIET, count=40, store=Store.VALUES), dict(QUIET, count=2, store=Store.SUMS)]
+
+    async def script(ctx):
+        await bench.play(ctx, commands)
+
+    async def release(ctx):
+        await ctx.tick().repeat(200)
+        assert len(bench.cycles["taken"]) == 32 and not bench.cycles["completed"]
+        bench.rates["store"] = 1.0
+
+    bench.run(script, release)
+    assert len(bench.stored) == 42
