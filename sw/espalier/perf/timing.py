@@ -1,0 +1,191 @@
+"""When each instruction starts and ends: the units' throughputs and latencies as the RTL has them.
+
+Instructions issue in order, one every `issue` cycles, each when the units it waits for are far enough. A unit runs its instructions in
+order: the engine's arrays each on their own, at one weight word a cycle; the vector unit one chunk (or one plane of it) a
+cycle; the loader one beat of weights or one item a cycle; the store one beat a cycle. A drained chunk takes one cycle away
+from every array. The constants are latencies of the RTL, held to its counters by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..spec import isa
+from ..spec.config import Config
+from ..spec.isa import Instruction, Mode, Opcode, Source, Store
+from ..spec.memory import Memory
+from .trace import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latencies:
+    """Cycles of the RTL that do not depend on sizes."""
+
+    start: int = 6
+    """START to the first issue."""
+    issue: int = 2
+    """From one issue to the next."""
+    jump: int = 1
+    """More after a taken END."""
+    engine_first_word: int = 10
+    """Issue of a PRODUCT to its first word in an idle array."""
+    engine_done: int = 8
+    """Last word to completion."""
+    engine_gap: int = 1
+    """Between two queued products."""
+    vector: int = 24
+    """Issue of a VECTOR to completion of a single chunk."""
+    load: int = 8
+    """Issue of a LOAD to its first burst, and last beat to completion."""
+    store: int = 8
+    """Last chunk to the last burst's answer, memory latency aside."""
+    memory: int = 20
+    """DDR latency from a burst's address to its first beat (the simulated memory's default)."""
+
+
+@dataclass
+class Timeline:
+    """Result of `simulate`: all in cycles but words, operations and beats."""
+
+    cycles: int = 0
+    product_cycles: int = 0
+    words: float = 0
+    read_beats: int = 0
+    write_beats: int = 0
+    issued: list[int] = field(default_factory=list)
+    """Issue cycle of every step, in order."""
+
+
+def simulate(config: Config, steps: Iterable[Step], latencies: Latencies | None = None) -> Timeline:
+    """Cycles that a trace takes on the RTL of `config`."""
+    clock = _Clock(config, latencies or Latencies())
+    for step in steps:
+        clock.execute(step)
+    return clock.finish()
+
+
+class _Clock:
+    """Issue time and the busy intervals of every unit, advanced one instruction at a time."""
+
+    def __init__(self, config: Config, latencies: Latencies):
+        self.config, self.latencies = config, latencies
+        self.now = latencies.start
+        self.done: dict[str, list[int]] = {unit: [] for unit in isa.UNITS}
+        self.arrays = np.zeros(config.arrays)
+        """When each array is free for the next product's words."""
+        self.free = dict.fromkeys(("load", "vector", "store"), 0)
+        self.drains: list[tuple[int, int]] = []
+        """Recent intervals in which the vector unit takes cycles away from the arrays."""
+        self.products: list[tuple[float, float]] = []
+        self.result = Timeline()
+
+    def execute(self, step: Step) -> None:
+        i = step.instruction
+        units = _units(i)
+        at = max(self.now, self._released(i, units))
+        self.result.issued.append(at)
+        self.now = at + self.latencies.issue
+        if i.opcode is Opcode.PRODUCT:
+            self._product(at, i, step.work)
+        elif i.opcode is Opcode.VECTOR:
+            self._vector(at, i, int(step.work))
+        elif i.opcode is Opcode.LOAD:
+            self._load(at, i, int(step.work))
+        elif i.opcode is Opcode.END:
+            self.now += self.latencies.jump
+
+    def _released(self, i: Instruction, units: tuple[str, ...]) -> float:
+        """When the waits and the queues of the units concerned let the instruction issue."""
+        times = [0.0]
+        for unit in isa.UNITS:
+            limit = i[f"wait_{unit}"]
+            if limit < isa.NO_WAIT and len(self.done[unit]) > limit:
+                times.append(self.done[unit][-1 - limit] + 1)
+            if unit in units and len(self.done[unit]) > isa.QUEUE_DEPTH:
+                times.append(self.done[unit][-1 - isa.QUEUE_DEPTH])
+        if i.opcode is Opcode.HALT:
+            times += [done[-1] + 1 for done in self.done.values() if done]
+        return max(times)
+
+    def _product(self, at: float, i: Instruction, work: np.ndarray) -> None:
+        c, t = self.config, self.latencies
+        visits, words = work[:, 0], work[:, 1]
+        empty = np.maximum(i["groups"] - visits, 0) if i["mode"] != Mode.CLEAR else i["groups"]
+        duration = np.maximum(words, visits + empty * np.exp(-visits / max(i["groups"], 1)))
+        start = np.maximum(at + t.engine_first_word, self.arrays + t.engine_gap)
+        end = np.array([self._stretched(s, d) for s, d in zip(start, duration, strict=True)])
+        self.arrays = end
+        self.done["engine"].append(float(end.max()) + t.engine_done)
+        self.products.append((at, float(end.max()) + t.engine_done))
+        self.result.words += float(words.sum())
+        assert c.arrays == len(words)
+
+    def _stretched(self, start: float, duration: float) -> float:
+        """The end of an array's work that begins at `start`, drains in between included."""
+        end = start + duration
+        for first, last in self.drains:
+            if last > start and first < end:
+                end += last - max(first, start)
+        return end
+
+    def _vector(self, at: float, i: Instruction, beats: int) -> None:
+        t = self.latencies
+        drained = i["source"] == Source.DRAIN
+        taken = i["count"] * (1 + i["planes"] if drained else 1)
+        start = max(at + 1, self.free["vector"])
+        end = start + max(taken, beats)
+        if drained:
+            self._steal(start, start + taken)
+        self.free["vector"] = end
+        self.done["vector"].append(end + t.vector)
+        if i["store"] != Store.NONE:
+            self.free["store"] = max(end + t.vector, self.free["store"] + beats) + t.store
+            self.done["store"].append(self.free["store"] + t.memory)
+            self.result.write_beats += beats
+
+    def _steal(self, first: float, last: float) -> None:
+        """Cycles first..last go to a drain: arrays at work and products under way end later."""
+        self.drains = [*self.drains[-7:], (first, last)]
+        busy = self.arrays > first
+        self.arrays[busy] += last - first
+        if busy.any():
+            done = self.done["engine"]
+            done[:] = [end + (last - first) * (end > first) for end in done]
+
+    def _load(self, at: float, i: Instruction, beats: int) -> None:
+        t = self.latencies
+        cycles = beats if i["memory"] in (Memory.WEIGHTS, Memory.PROGRAM) else max(i["count"], beats)
+        if i["memory"] == Memory.DESCRIPTORS:
+            cycles = 2 * beats
+        end = max(at + t.load + t.memory, self.free["load"]) + cycles
+        self.free["load"] = end
+        self.done["load"].append(end + t.load)
+        self.result.read_beats += beats
+
+    def finish(self) -> Timeline:
+        r = self.result
+        r.cycles = round(self.now)
+        r.product_cycles = round(_covered(self.products))
+        return r
+
+
+def _units(i: Instruction) -> tuple[str, ...]:
+    if i.opcode is Opcode.LOAD:
+        return ("load",)
+    if i.opcode is Opcode.PRODUCT:
+        return ("engine",)
+    if i.opcode is Opcode.VECTOR:
+        return ("vector", "store") if i["store"] else ("vector",)
+    return ()
+
+
+def _covered(intervals: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, reached = 0.0, 0.0
+    for first, last in sorted(intervals):
+        total += max(0.0, last - max(first, reached))
+        reached = max(reached, last)
+    return total
