@@ -16,7 +16,7 @@ _LAZY = {
     "Recipe": "espalier.compression",
     "Compressor": "espalier.compression",
     "compress": "espalier.compression",
-    "compile": "espalier.compiler",
+    "compile": "espalier.compiler.frontend",
     "estimate": "espalier.perf",
 }
 

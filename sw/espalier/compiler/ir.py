@@ -1,8 +1,8 @@
 """The compiler's intermediate form: integer layers on vectors, nothing of torch left.
 
 A `Value` is a vector of 16-bit elements with one scale, present at every time step (`per_step`) or once a run.
-Slices, concatenations and reshapes cost nothing: they only build a `View`, which names for each logical feature the value
-and element that holds it. Operations are in execution order. `evaluate.py` says what each of them computes.
+Slices, concatenations and reshapes cost nothing: they only build a `View`, which names for each logical feature the
+value and element that holds it. Operations are in execution order. `evaluate.py` says what each of them computes.
 """
 
 from __future__ import annotations
