@@ -79,6 +79,15 @@ def test_inspect_shows_ports_memory_and_instructions(espalier, program_file):
     assert "LOOP" not in espalier("inspect", program_file, "--no-disassembly")[1]
 
 
+def test_estimate_gives_cycles_bytes_and_fit(espalier, program_file):
+    status, out, err = espalier("estimate", program_file, "--steps", 50)
+    assert status == 0, err
+    for text in ("50 time steps", "100 MHz", "cycles", "DDR read", "800 B", "vector"):
+        assert text in out
+    status, _, err = espalier("estimate", program_file, "--nonzero", 2)
+    assert status == 1 and "nonzero must be in 0..1, not 2.0" in err
+
+
 MODEL = """
 import torch
 

@@ -14,7 +14,7 @@ import typer
 from rich.traceback import Traceback
 
 from ..errors import EspalierError
-from . import build, devices, info, launch, look
+from . import build, cost, devices, info, launch, look
 from .shared import console, errors, options
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def common(
 app.command("compile")(build.compile_command)
 app.command("run")(launch.run_command)
 app.command("inspect")(look.inspect_command)
+app.command("estimate")(cost.estimate_command)
 app.command("demo")(info.demo_command)
 app.command("devices")(devices.devices_command)
 app.command("version")(info.version_command)

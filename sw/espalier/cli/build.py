@@ -45,7 +45,7 @@ def compile_command(
     if config is not None:
         arguments["config"] = read_config(config)
     with console.status("Compiling"):
-        from ..compiler import compile
+        from .. import compile
 
         program = compile(model, args, **arguments)
     target = program.save(output or path.with_suffix(".espalier"))

@@ -1,4 +1,4 @@
-"""`espalier inspect` and `espalier estimate`: what a program is, and what it will cost."""
+"""`espalier inspect`: what a program is."""
 
 from __future__ import annotations
 
