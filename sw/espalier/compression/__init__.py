@@ -1,0 +1,11 @@
+"""Compression: column-balanced pruning and quantization of a PyTorch model, at once or while it trains.
+
+`compress` is one call, `Compressor` serves a loop of one's own, `Recipe` says what is wanted.
+"""
+
+from .compressor import Compressor
+from .recipe import MatrixRecipe, Recipe
+from .report import MatrixReport, Report
+from .training import compress
+
+__all__ = ["Compressor", "MatrixRecipe", "MatrixReport", "Recipe", "Report", "compress"]

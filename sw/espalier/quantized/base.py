@@ -20,7 +20,7 @@ class QuantModule(nn.Module):
     path: the module's path inside the root model; set by compression, read by the compiler.
     bit_widths: weight bits (4 or 8) of each matrix, by parameter name.
     blocks: gates stacked in each matrix (GRU 3, linear layer 1); each is a pattern of its own.
-    float_mode: True computes with real activations and rounded weights: for calibration.
+    float_mode: True computes in real numbers, with pruned weights: for calibration.
     mask_frozen: False lets gradients reach pruned weights.
     """
 

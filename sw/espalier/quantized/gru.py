@@ -32,7 +32,8 @@ class QuantGRU(QuantModule):
     Equations, rounding and formats are `GruCellParameters`'. The sum of a reset or update row joins
     W_ih·x8 and W_hh·h8, so these rows share one scale over both matrices; rows of the new gate have
     one for each.
-    path, bit_widths, thresholds (in units of the columns) and `delta` are plain attributes.
+    `thresholds` (per matrix, in units of its columns) hold back small differences; `delta` says
+    whether the machine is to take columns as differences.
     """
 
     blocks = 3
@@ -47,11 +48,12 @@ class QuantGRU(QuantModule):
         self.bias, self.batch_first, self.dropout = gru.bias, gru.batch_first, gru.dropout
         self.bidirectional = gru.bidirectional
         self.delta = True
-        self.input_threshold = self.hidden_threshold = 0
+        self.thresholds: dict[str, int] = {}
         self.register_buffer("input_scale", torch.zeros((), dtype=torch.float64))
         for name, parameter in gru.named_parameters():
             if name.startswith("weight"):
                 self._add_matrix(name, parameter)
+                self.thresholds[name] = 0
             else:
                 self._add_parameter(name, parameter)
         for suffix in self._suffixes():
@@ -137,9 +139,8 @@ class QuantGRU(QuantModule):
         weight_hh = self._integer_weight(
             f"weight_hh_{suffix}", self._weight_scale(suffix, "hidden")
         )
-        return GruCell(
-            weight_ih, weight_hh, *self._rows(suffix), self.input_threshold, self.hidden_threshold
-        )
+        thresholds = self.thresholds[f"weight_ih_{suffix}"], self.thresholds[f"weight_hh_{suffix}"]
+        return GruCell(weight_ih, weight_hh, *self._rows(suffix), *thresholds)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As nn.GRU: (y, h_n) of x [T, B, I], [B, T, I] if batch_first, or [T, I].
@@ -204,12 +205,10 @@ class QuantGRU(QuantModule):
         return x, torch.stack(final)
 
     def _float_forward(self, x: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with real activations and the rounded weights' values."""
+        """The same in real numbers, pruned."""
         weights = []
         for suffix in self._suffixes():
-            for part, name in (("input", f"weight_ih_{suffix}"), ("hidden", f"weight_hh_{suffix}")):
-                scale = self._weight_scale(suffix, part)
-                weights.append(self._integer_weight(name, scale) * scale[:, None])
+            weights += [self.masked(f"weight_{part}_{suffix}") for part in ("ih", "hh")]
             if self.bias:
                 weights += [getattr(self, f"bias_ih_{suffix}"), getattr(self, f"bias_hh_{suffix}")]
         return torch.gru(
@@ -240,8 +239,8 @@ class QuantGRU(QuantModule):
             new_input=cell.new_input.integer(),
             new_hidden=cell.new_hidden.integer(),
             input_scale=self._input_scale(suffix),
-            input_threshold=self.input_threshold,
-            hidden_threshold=self.hidden_threshold,
+            input_threshold=cell.input_threshold,
+            hidden_threshold=cell.hidden_threshold,
             delta=self.delta,
         )
 

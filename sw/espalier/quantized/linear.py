@@ -74,15 +74,15 @@ class QuantLinear(QuantModule):
             self.weight_scale * self._scale("input_scale"), bias, self._scale("output_scale")
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., in_features] to [..., out_features], as nn.Linear."""
+    def forward(self, input: Tensor) -> Tensor:
+        """As nn.Linear: [..., in_features] to [..., out_features]."""
+        x = input
         if torch.compiler.is_exporting():
             return ops.linear(x, self.path, self.out_features)
-        weight = self._integer_weight()
         if self.float_mode:
-            return functional.linear(x, weight * self.weight_scale[:, None], self.bias)
+            return functional.linear(x, self.masked("weight"), self.bias)
         rows = self._rows()
-        total = product(to_columns(x, self._scale("input_scale")), weight)
+        total = product(to_columns(x, self._scale("input_scale")), self._integer_weight())
         return _Requantize.apply(total, rows.bias, rows).to(
             torch.promote_types(x.dtype, torch.float32)
         )

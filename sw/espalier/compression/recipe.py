@@ -1,0 +1,155 @@
+"""What a model is to be compressed to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from numbers import Real
+from typing import Any
+
+from ..errors import RecipeError
+from ..spec.config import DE1_SOC, Config
+from ..spec.numerics import DELTA_MAX, WEIGHT_LEVELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixRecipe:
+    """The goals of one weight matrix.
+
+    density: share of weights kept, above 0 and at most 1.
+    weight_bits: 4 or 8.
+    delta_threshold: recurrent layers keep a column's last-sent value while it changes by no more than
+        this many of 255 steps; 0 is exact.
+    """
+
+    density: float = 1 / 8
+    weight_bits: int = 4
+    delta_threshold: int = 0
+
+    def __post_init__(self) -> None:
+        _check_number("density", self.density, "above 0 and at most 1", 0 < self.density <= 1)
+        bits = tuple(WEIGHT_LEVELS)
+        _check_number("weight_bits", self.weight_bits, f"one of {bits}", self.weight_bits in bits)
+        legal = type(self.delta_threshold) is int and 0 <= self.delta_threshold <= DELTA_MAX
+        _check_number(
+            "delta_threshold", self.delta_threshold, f"an integer in 0..{DELTA_MAX}", legal
+        )
+
+
+def _check_number(name: str, value: Any, rule: str, holds: bool) -> None:
+    if not holds:
+        raise RecipeError(f"{name} must be {rule}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(MatrixRecipe):
+    """What every matrix is to become, exceptions by name, and how training gets there.
+
+    Parameters
+    ----------
+    density, weight_bits, delta_threshold: for all matrices, see MatrixRecipe.
+    layers: exceptions, {pattern: {"density": ..., ...}}; a pattern is a module or matrix name
+        ("head", "rnn.weight_hh_l0") with * and ? as wildcards. Later ones win.
+    delta: recurrent layers take their columns as differences.
+    config: the accelerator whose lanes and arrays shape the pattern.
+    prune_end: share of the training steps after which the pattern and the scales are fixed.
+    updates: how often the pattern is renewed until then.
+    percentile: of the calibration data's magnitudes, what the 8-bit range holds.
+    distillation: weight, 0..1, of following the original model's outputs in the loss.
+    temperature: softens both distributions when distilling.
+
+    Raises
+    ------
+    RecipeError: when a value is impossible; the message has rule, value and choices.
+    """
+
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    delta: bool = True
+    config: Config = DE1_SOC
+    prune_end: float = 0.6
+    updates: int = 50
+    percentile: float = 100.0
+    distillation: float = 0.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        super().__post_init__()
+        _check_number("prune_end", self.prune_end, "above 0 and at most 1", 0 < self.prune_end <= 1)
+        _check_number("updates", self.updates, "at least 1", self.updates >= 1)
+        ends = 50 < self.percentile <= 100
+        _check_number("percentile", self.percentile, "above 50 and at most 100", ends)
+        _check_number("distillation", self.distillation, "in 0..1", 0 <= self.distillation <= 1)
+        _check_number("temperature", self.temperature, "above 0", self.temperature > 0)
+        if self.delta_threshold and not self.delta:
+            raise RecipeError(f"delta must be True for a delta_threshold of {self.delta_threshold}")
+        object.__setattr__(self, "layers", {key: dict(value) for key, value in self.layers.items()})
+        for pattern in self.layers:
+            self._override(MatrixRecipe(), pattern)
+
+    def _override(self, base: MatrixRecipe, pattern: str) -> MatrixRecipe:
+        choices = [f.name for f in fields(MatrixRecipe)]
+        values = {name: getattr(base, name) for name in choices}
+        for key, value in self.layers[pattern].items():
+            if key not in choices:
+                raise RecipeError(f"layers[{pattern!r}] can set {', '.join(choices)}; not {key!r}")
+            values[key] = value
+        try:
+            merged = MatrixRecipe(**_check_types_of(values))
+        except RecipeError as error:
+            raise RecipeError(f"layers[{pattern!r}]: {error}") from None
+        if merged.delta_threshold and not self.delta:
+            raise RecipeError(f"layers[{pattern!r}]: delta must be True for a delta_threshold")
+        return merged
+
+    def matrix(self, path: str, name: str) -> MatrixRecipe:
+        """The goals of matrix `name` of the module at `path`."""
+        result = MatrixRecipe(**{f.name: getattr(self, f.name) for f in fields(MatrixRecipe)})
+        for pattern in self.layers:
+            if _matches(pattern, path, name):
+                result = self._override(result, pattern)
+        return result
+
+    def check_names(self, matrices: Iterable[tuple[str, str]]) -> None:
+        """Raise RecipeError when a pattern of `layers` matches none of the (path, name)."""
+        matrices = list(matrices)
+        for pattern in self.layers:
+            if not any(_matches(pattern, path, name) for path, name in matrices):
+                known = ", ".join(f"{path}.{name}".lstrip(".") for path, name in matrices)
+                raise RecipeError(f"layers[{pattern!r}] matches no matrix; the model has: {known}")
+
+    def to_json(self) -> str:
+        """The recipe as text; equal recipes give equal text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def _matches(pattern: str, path: str, name: str) -> bool:
+    full = f"{path}.{name}".lstrip(".")
+    return (
+        fnmatchcase(full, pattern) or fnmatchcase(path, pattern) or full.startswith(f"{pattern}.")
+    )
+
+
+def _check_types(recipe: Recipe) -> None:
+    numbers = ("prune_end", "updates", "percentile", "distillation", "temperature")
+    names = [f.name for f in fields(MatrixRecipe)]
+    _check_types_of({name: getattr(recipe, name) for name in (*names, *numbers)})
+    if not isinstance(recipe.config, Config):
+        raise RecipeError(f"config must be an espalier.spec.config.Config, not {recipe.config!r}")
+    maps = isinstance(recipe.layers, Mapping) and all(
+        isinstance(pattern, str) and isinstance(values, Mapping)
+        for pattern, values in recipe.layers.items()
+    )
+    if not maps:
+        raise RecipeError(
+            f'layers must be like {{"head": {{"density": 1.0}}}}, not {recipe.layers!r}'
+        )
+
+
+def _check_types_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise RecipeError(f"{name} must be a number, not {value!r}")
+    return values

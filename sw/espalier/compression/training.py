@@ -1,0 +1,217 @@
+"""Compression in one call, with or without training."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, RecipeError
+from .compressor import Compressor
+from .recipe import Recipe
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+def compress(
+    model: nn.Module,
+    recipe: Recipe | None = None,
+    *,
+    calibration: Any = None,
+    batches: Iterable[Any] | None = None,
+    loss: LossFunction | None = None,
+    epochs: int = 1,
+    steps: int | None = None,
+    learning_rate: float = 1e-3,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> nn.Module:
+    """A compressed copy of `model` whose values are the accelerator's; the original is left untouched.
+
+        small = espalier.compress(model, Recipe(density=1/8), calibration=[x0, x1])
+        small = espalier.compress(model, recipe, batches=loader, epochs=20,
+                                  loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]))
+
+    Without `batches` the weights are pruned and rounded at once and `calibration` gives the activation
+    scales. With `batches` and `loss` the copy is trained meanwhile (Adam, cosine learning rate).
+
+    Arguments
+    ---------
+    calibration: sample inputs, each a tensor or a tuple of the forward's arguments.
+    batches: what to train on, iterated again for every epoch; `steps` counts batches instead.
+    loss: loss(model, batch), a scalar; it calls the model itself.
+    checkpoint: file that is written every `checkpoint_every` steps and at the end, and continued from
+        when it exists: the result is that of a run without interruption, as long as `batches` comes in
+        the same order, or in an order that depends on torch's default random generator only.
+    progress: called with (steps done, steps in all, loss) after each step.
+
+    Returns the compressed model in evaluation mode; its `espalier_report` has the achieved densities.
+    Raises RecipeError for impossible wishes, InputError for unusable data.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe must be an espalier.Recipe, not {recipe!r}")
+    if batches is None:
+        if calibration is None or loss is not None:
+            raise RecipeError("compress needs calibration=batches, or batches= and loss= to train")
+        return Compressor(model, recipe, 0, calibration=calibration).finish()
+    if loss is None:
+        raise RecipeError("training needs loss=, a function of (model, batch)")
+    _check_loss(loss)
+    total = _total_steps(batches, epochs, steps)
+    compressor = Compressor(model, recipe, total, calibration=calibration)
+    _Trainer(compressor, batches, loss, learning_rate, checkpoint, checkpoint_every).run(progress)
+    return compressor.finish()
+
+
+def _check_loss(loss: LossFunction) -> None:
+    try:
+        inspect.signature(loss).bind(None, None)
+    except TypeError as error:
+        raise RecipeError(f"loss must take (model, batch); it cannot: {error}") from None
+
+
+def _total_steps(batches: Iterable[Any], epochs: int, steps: int | None) -> int:
+    if isinstance(batches, Iterator):
+        raise RecipeError(
+            "batches must be iterable again and again, like a list; it is an iterator"
+        )
+    if steps is None:
+        if not hasattr(batches, "__len__"):
+            raise RecipeError("steps= must be given for batches without a length")
+        if type(epochs) is not int or epochs < 1:
+            raise RecipeError(f"epochs must be an integer of at least 1, not {epochs!r}")
+        steps = epochs * len(batches)
+        if steps == 0:
+            raise InputError("batches must have at least one batch; it is empty")
+    if type(steps) is not int or steps < 1:
+        raise RecipeError(f"steps must be an integer of at least 1, not {steps!r}")
+    return steps
+
+
+class _Trainer:
+    """The loop of `compress`, resumable: each checkpoint holds weights, optimizer, random state and position."""
+
+    def __init__(
+        self,
+        compressor: Compressor,
+        batches: Iterable[Any],
+        loss: LossFunction,
+        learning_rate: float,
+        checkpoint: str | Path | None,
+        checkpoint_every: int,
+    ) -> None:
+        self.compressor, self.batches, self.loss_function = compressor, batches, loss
+        self.learning_rate = learning_rate
+        self.path = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint_every = checkpoint_every
+        trained = [p for p in compressor.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=learning_rate)
+        self.position = 0
+        """Batches taken from the present epoch."""
+        self.epoch_state = torch.get_rng_state()
+        """Random state at the present epoch's start: what a shuffled order follows from."""
+
+    def run(self, progress: Callable[[int, int, float], None] | None) -> None:
+        """Train to the last step, from the checkpoint on if there is one."""
+        if self.path is not None and self.path.exists():
+            self._load()
+        self._follow_inputs_of_loss()
+        total = self.compressor.total_steps
+        for batch in self._endless():
+            if self.compressor.steps >= total:
+                break
+            value = self._step(batch)
+            self.position += 1
+            done = self.compressor.steps
+            if self.path is not None and (done % self.checkpoint_every == 0 or done == total):
+                self._save()
+            if progress is not None:
+                progress(done, total, value)
+
+    def _follow_inputs_of_loss(self) -> None:
+        """The user's loss calls the model: keep what it was called with and returned, for distillation."""
+
+        def remember(module: nn.Module, args: tuple, outputs: Any) -> None:
+            self.called = args, outputs
+
+        self.hook = self.compressor.model.register_forward_hook(remember)
+
+    def _endless(self) -> Iterator[Any]:
+        """Batches epoch after epoch, from the stored position of a resumed one."""
+        while True:
+            skip, present = self.position, torch.get_rng_state()
+            if skip:
+                torch.set_rng_state(self.epoch_state)
+            else:
+                self.epoch_state = present
+            iterator = iter(self.batches)
+            for _ in range(skip):
+                next(iterator)
+            if skip:
+                torch.set_rng_state(present)
+            empty = True
+            for batch in iterator:
+                empty = False
+                yield batch
+            if empty and not skip:
+                raise InputError("batches must have at least one batch; it is empty")
+            self.position = 0
+
+    def _step(self, batch: Any) -> float:
+        compressor = self.compressor
+        compressor.model.train()
+        cosine = math.cos(math.pi * compressor.steps / compressor.total_steps)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * (1 + cosine) / 2
+        self.called = None
+        task = self.loss_function(compressor.model, batch)
+        self._check(task)
+        loss = task if self.called is None else compressor.loss(task, *self.called)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        compressor.step()
+        return float(loss.detach())
+
+    def _check(self, loss: Any) -> None:
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise InputError(f"loss must return a scalar tensor with a gradient, not {loss!r}")
+        if not torch.isfinite(loss).all():
+            raise InputError(
+                f"loss must be finite; it is {float(loss)} at step {self.compressor.steps}: "
+                "look for NaN in the data, or lower the learning rate"
+            )
+
+    def _save(self) -> None:
+        """Write the checkpoint whole or not at all."""
+        state = {
+            "compressor": self.compressor.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "epoch_random": self.epoch_state,
+            "position": self.position,
+        }
+        partial = self.path.with_name(self.path.name + ".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.path)
+
+    def _load(self) -> None:
+        try:
+            state = torch.load(self.path, weights_only=True)
+            self.compressor.load_state_dict(state["compressor"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.position, self.epoch_state = int(state["position"]), state["epoch_random"]
+            torch.set_rng_state(state["random"])
+        except RecipeError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{self.path}: cannot be read as a checkpoint ({error}); remove it"
+            ) from error
