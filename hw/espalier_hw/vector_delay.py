@@ -7,59 +7,54 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-LONGEST = 32
+LONGEST = 31
 """Cycles that one ring of an MLAB's 32 words delays."""
 
 
 class DelayLine(wiring.Component):
     """`output` is `input` as it was `cycles` ago; takes a new value every cycle.
 
-    A ring of `cycles` words: the read pointer runs one word ahead of the write pointer, on the oldest word, so that both never
-    meet. After a reset the first `cycles` outputs are whatever the ring held: qualify them by a delayed valid bit.
+    A ring of `cycles` + 1 words: the read pointer runs one word ahead of the write pointer, on the
+    oldest word, so that the two never meet. The output comes straight from the memory: register it,
+    outside of this module, or synthesis pulls the register in and takes a block RAM.
+    After a reset the first outputs are whatever the ring held: qualify them by a delayed valid bit.
 
     Parameters
     ----------
     width: bits.
-    cycles: delay, 2..32.
+    cycles: delay, 1..31.
     """
 
     def __init__(self, width: int, cycles: int):
-        if not 2 <= cycles <= LONGEST:
-            raise ValueError(f"cycles must be in 2..{LONGEST}, not {cycles}")
+        if not 1 <= cycles <= LONGEST:
+            raise ValueError(f"cycles must be in 1..{LONGEST}, not {cycles}")
         self.cycles = cycles
         super().__init__({"input": In(width), "output": Out(width)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.ring = ring = Memory(shape=len(self.input), depth=self.cycles, init=[])
+        m.submodules.ring = ring = Memory(shape=len(self.input), depth=self.cycles + 1, init=[])
         write, read = ring.write_port(), ring.read_port(domain="comb")
         m.d.sync += [
             write.addr.eq(read.addr),
-            read.addr.eq(Mux(read.addr == self.cycles - 1, 0, read.addr + 1)),
-            self.output.eq(read.data),
+            read.addr.eq(Mux(read.addr == self.cycles, 0, read.addr + 1)),
         ]
-        m.d.comb += [write.en.eq(1), write.data.eq(self.input)]
+        m.d.comb += [write.en.eq(1), write.data.eq(self.input), self.output.eq(read.data)]
         return m
 
 
 def delayed(m: Module, name: str, value: Value, cycles: int) -> Value:
-    """`value` (unsigned) as it was `cycles` ago: flip-flops for short delays, rings for long ones."""
-    while cycles > LONGEST:
-        value = _ring(m, f"{name}_{cycles}", value, LONGEST - 1)
-        cycles -= LONGEST - 1
-    if cycles >= 3:
-        return _ring(m, name, value, cycles)
-    for step in range(cycles):
-        later = Signal(len(value), name=f"{name}_{step}", reset_less=True)
+    """`value` (unsigned) as it was `cycles` ago, from a register: rings and their output registers."""
+    while cycles:
+        ring = min(cycles - 1, LONGEST)
+        if ring >= 2:
+            m.submodules[f"{name}_{cycles}"] = line = DelayLine(len(value), ring)
+            m.d.comb += line.input.eq(value)
+            value, cycles = line.output, cycles - ring
+        later = Signal(len(value), name=f"{name}_{cycles}", reset_less=True)
         m.d.sync += later.eq(value)
-        value = later
+        value, cycles = later, cycles - 1
     return value
-
-
-def _ring(m: Module, name: str, value: Value, cycles: int) -> Value:
-    m.submodules[name] = line = DelayLine(len(value), cycles)
-    m.d.comb += line.input.eq(value)
-    return line.output
 
 
 class Timeline:

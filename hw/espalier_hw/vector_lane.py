@@ -13,7 +13,7 @@ from .vector_sum import PARAMETER_LAYOUT, Accumulate, Requantize, Select
 from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Function, Interpolate
 
 TOTAL_CYCLE = Accumulate.LATENCY
-"""Cycles from a chunk's source to its 27-bit total."""
+"""Cycles from a chunk's source to its 27-bit total, in which it is written to the sum memory."""
 SCALED_CYCLE = TOTAL_CYCLE + Requantize.LATENCY
 COMBINED_CYCLE = SCALED_CYCLE + Combine.LATENCY
 FUNCTION_CYCLE = COMBINED_CYCLE + Function.LATENCY
@@ -31,11 +31,12 @@ class VectorLane(wiring.Component):
     Members
     -------
     stored, add: 1. Stored sum, and whether to add it.
-    total: 3. The 27-bit sum.
+    take_sum_item, sum_item: 3. Replaces the total in cycle 4, which must not be an element's.
+    total: 4. The 27-bit sum.
     parameter, scale: 3
     operand, combine: 9. Operand 1.
     segment: 13. Address in the table memory; relu: 13; entry, table: 14.
-    gate, interpolate, other: 18. Operands 2 and 0.
+    other: 17. Operand 0 again; gate, interpolate: 18. Operand 2.
     take_item, item: 21. Replaces the result in cycle 22, which must not be an element's.
     result: 22; column: 24.
     """
@@ -48,6 +49,8 @@ class VectorLane(wiring.Component):
             "source": In(signed(VALUE_BITS)),
             "stored": In(signed(SUM_BITS)),
             "add": In(1),
+            "sum_item": In(SUM_BITS),
+            "take_sum_item": In(1),
             "total": Out(signed(SUM_BITS)),
             "parameter": In(PARAMETER_LAYOUT),
             "scale": In(1),
@@ -80,6 +83,8 @@ class VectorLane(wiring.Component):
             accumulate.operand.eq(self.source),
             accumulate.stored.eq(self.stored),
             accumulate.add.eq(self.add),
+            accumulate.item.eq(self.sum_item),
+            accumulate.take_item.eq(self.take_sum_item),
             self.total.eq(accumulate.total),
 
             requantize.total.eq(accumulate.total),

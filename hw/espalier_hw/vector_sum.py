@@ -43,15 +43,17 @@ def saturated(value: Value, width: int) -> Value:
 class Accumulate(wiring.Component):
     """total = source + stored: the selected source, joined over digit planes, plus the stored sum.
 
-    The source is 0, `drained`, drained(before) + 16·`drained`, or `operand`; 27 bits that wrap (the final value is proven to fit).
-    Latency 3 cycles; `stored` is taken 1 cycle after the source, with `add`.
+    The source is 0, `drained`, drained(before) + 16·`drained`, or `operand`; 27 bits that wrap (the
+    final value is proven to fit). Latency 4 cycles; `stored` is taken 1 cycle after the source, with
+    `add`. The last register is also the way into the sum memory: with `take_item` in the cycle
+    before, it holds `item`.
 
     Parameters
     ----------
     drained_bits: width of a drained row.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, drained_bits: int):
         super().__init__({
@@ -60,6 +62,8 @@ class Accumulate(wiring.Component):
             "operand": In(signed(VALUE_BITS)),
             "stored": In(signed(SUM_BITS)),
             "add": In(1),
+            "item": In(SUM_BITS),
+            "take_item": In(1),
             "total": Out(signed(SUM_BITS)),
         })
 
@@ -89,19 +93,24 @@ class Accumulate(wiring.Component):
         with m.If(~self.add):
             m.d.sync += stored.eq(0)
 
-        # Stage 3
-        m.d.sync += self.total.eq(joined + stored)
+        # Stages 3, 4: add the stored sum; let a loader item in.
+        total = data_register(signed(SUM_BITS), "total_computed")
+        m.d.sync += [
+            total.eq(joined + stored),
+            self.total.eq(Mux(self.take_item, self.item.as_signed(), total)),
+        ]
         return m
 
 
 class Requantize(wiring.Component):
     """value = sat16((floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4), `numerics.scale_sum`; sat16(total) without `scale`.
 
-    Latency 7 cycles from `total`; `parameter` and `scale` come in the same cycle. The floor is saturated to 21 bits before
-    the bias: a bias has 20 bits, so whatever is cut off there saturates to the same side of 16 bits afterwards.
+    Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
+    saturated to 21 bits before the bias: a bias has 20 bits, so whatever is cut off there saturates to
+    the same side of 16 bits afterwards.
     """
 
-    LATENCY = 7
+    LATENCY = 6
     FLOOR_BITS = BIAS_BITS + 1
     PRODUCT_BITS = SUM_BITS + MULTIPLIER_BITS
 
@@ -112,23 +121,22 @@ class Requantize(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Stages 1, 2: the DSP block with its registers.
-        total = data_register(signed(SUM_BITS), "total_registered")
+        # Stages 0, 1: the DSP block with its registers (the total's is the stage before us).
         product = data_register(signed(self.PRODUCT_BITS), "product")
         parameter = Signal(PARAMETER_LAYOUT, reset_less=True)
-        m.d.sync += [total.eq(self.total), parameter.eq(self.parameter)]
+        m.d.sync += parameter.eq(self.parameter)
         with m.If(~self.scale):
             m.d.sync += parameter.eq(PARAMETER_LAYOUT.const(IDENTITY))
-        m.d.sync += product.eq(total * parameter.multiplier)
+        m.d.sync += product.eq(self.total * parameter.multiplier)
 
         bias = parameter.bias
-        for stage in (2, 3, 4):
+        for stage in (1, 2, 3):
             later = data_register(signed(BIAS_BITS), f"bias_{stage}")
             m.d.sync += later.eq(bias)
             bias = later
         floor = self._shift(m, product, parameter.shift)
 
-        # Stages 5 to 7: add the bias, round the guard bits away, saturate.
+        # Stages 4 to 6: add the bias, round the guard bits away, saturate.
         biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
         rounded = data_register(signed(self.FLOOR_BITS + 1 - GUARD_BITS), "rounded")
         m.d.sync += [
@@ -139,23 +147,23 @@ class Requantize(wiring.Component):
         return m
 
     def _shift(self, m: Module, product: Value, shift: Value) -> Value:
-        """Stages 3 and 4: the product shifted by SHIFTS[shift] - 4 and saturated to 21 bits."""
+        """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4 and saturated to 21 bits."""
         steps = [step - GUARD_BITS for step in SHIFTS]
         width, sign = self.FLOOR_BITS, product[-1]
+        shift_1 = data_register(2, "shift_1")
         shift_2 = data_register(2, "shift_2")
-        shift_3 = data_register(2, "shift_3")
         shifted = data_register(width, "shifted")
-        sign_3 = data_register(1, "sign_3")
+        sign_2 = data_register(1, "sign_2")
         differs = data_register(len(SHIFTS), "differs")  # of the sign, in bits only a smaller shift drops
         floor = data_register(signed(width), "floor")
 
-        m.d.sync += [shift_2.eq(shift), shift_3.eq(shift_2), sign_3.eq(sign)]
-        m.d.sync += shifted.eq(data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_2])
+        m.d.sync += [shift_1.eq(shift), shift_2.eq(shift_1), sign_2.eq(sign)]
+        m.d.sync += shifted.eq(data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_1])
         ends = [step + width - 1 for step in steps[1:]] + [self.PRODUCT_BITS - 1]
         for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
             band = product[step + width - 1 : end]
             m.d.sync += differs[i].eq(Mux(sign, ~band.all(), band.any()))
 
-        overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_3]
-        m.d.sync += floor.eq(Mux(overflow, Cat((~sign_3).replicate(width - 1), sign_3), shifted))
+        overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_2]
+        m.d.sync += floor.eq(Mux(overflow, Cat((~sign_2).replicate(width - 1), sign_2), shifted))
         return floor

@@ -13,7 +13,15 @@ from espalier.spec.memory import Memory
 from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
 from .vector_delay import DelayLine, Timeline
 from .vector_issue import VectorIssue
-from .vector_lane import COLUMN_CYCLE, COMBINED_CYCLE, FUNCTION_CYCLE, RESULT_CYCLE, SCALED_CYCLE, TOTAL_CYCLE, VectorLane
+from .vector_lane import (
+    COLUMN_CYCLE,
+    COMBINED_CYCLE,
+    FUNCTION_CYCLE,
+    RESULT_CYCLE,
+    SCALED_CYCLE,
+    TOTAL_CYCLE,
+    VectorLane,
+)
 from .vector_memory import ChunkMemory, TableMemory
 from .vector_store import StoreBuffer
 from .vector_sum import PARAMETER_LAYOUT, Select
@@ -21,7 +29,6 @@ from .vector_value import ENTRY_LAYOUT
 
 COMPLETION_CYCLES = COLUMN_CYCLE + 1
 """Cycles from a chunk's answer of the engine to `completed`, when it is a command's last."""
-SUM_WRITE_CYCLE = TOTAL_CYCLE + 1
 LANES_PER_VECTOR_ITEM = 8 * ITEM_BYTES // VALUE_BITS
 LANES_PER_SUM_ITEM = 2
 
@@ -108,7 +115,7 @@ class VectorUnit(wiring.Component):
         with m.If(memory == Memory.VECTOR):
             m.d.comb += blocked.eq(timeline.valid(cycle + RESULT_CYCLE))
         with m.Elif(memory == Memory.SUMS):
-            m.d.comb += blocked.eq(timeline.valid(cycle + SUM_WRITE_CYCLE))
+            m.d.comb += blocked.eq(timeline.valid(cycle + TOTAL_CYCLE))
         m.d.comb += self.items.ready.eq(~blocked)
         m.d.sync += [item.valid.eq(self.items.valid & ~blocked), item.payload.eq(self.items.payload)]
         return item
@@ -122,27 +129,29 @@ class VectorUnit(wiring.Component):
         select, address = timeline.at(drained, "select", "sum_address")
         (use,) = timeline.at(drained + 1, "sums")
         stored = data.ArrayLayout(signed(SUM_BITS), len(lanes))(sums.read_data0.as_value())
-        total = Signal(data.ArrayLayout(SUM_BITS, len(lanes)), reset_less=True)
+        totals = Signal(data.ArrayLayout(signed(SUM_BITS), len(lanes)))
         loads = Signal()
         m.d.comb += [
             sums.read_address0.eq(address),
-            sums.write_data.eq(total),
+            sums.write_data.eq(totals),
             loads.eq(item.valid & (item.payload.memory == Memory.SUMS)),
         ]
         for i, lane in enumerate(lanes):
+            position = i % LANES_PER_SUM_ITEM * 32
             m.d.comb += [
                 lane.select.eq(Select(select)),
                 lane.drained.eq(self.drain.sums[i]),
                 lane.stored.eq(stored[i]),
                 lane.add.eq((use == isa.Sums.ADD) | (use == isa.Sums.ACCUMULATE)),
+                lane.sum_item.eq(item.payload.data[position : position + SUM_BITS]),
+                lane.take_sum_item.eq(loads),
+                totals[i].eq(lane.total),
             ]
-            position = i % LANES_PER_SUM_ITEM * 32
-            loaded = item.payload.data[position : position + SUM_BITS]
-            m.d.sync += total[i].eq(Mux(loads, loaded, lane.total))
 
-        use, address = timeline.at(drained + TOTAL_CYCLE, "sums", "sum_address")
+        cycle = drained + TOTAL_CYCLE - 1
+        use, address = timeline.at(cycle, "sums", "sum_address")
         writes = (use == isa.Sums.ACCUMULATE) | (use == isa.Sums.WRITE)
-        self._write_port(m, sums, Memory.SUMS, timeline.valid(drained + TOTAL_CYCLE) & writes, address, item)
+        self._write_port(m, sums, Memory.SUMS, timeline.valid(cycle) & writes, address, item)
 
     def _connect_vector_memory(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
@@ -155,7 +164,7 @@ class VectorUnit(wiring.Component):
         )
         chunk = data.ArrayLayout(signed(VALUE_BITS), count)
         source = Signal(chunk, reset_less=True)
-        m.submodules.other = other = DelayLine(count * VALUE_BITS, FUNCTION_CYCLE)
+        m.submodules.other = other = DelayLine(count * VALUE_BITS, FUNCTION_CYCLE - 1)
         m.d.sync += source.eq(vectors.read_data0)
         m.d.comb += [
             other.input.eq(source),
@@ -205,8 +214,8 @@ class VectorUnit(wiring.Component):
         m.submodules.parameters = parameters = ChunkMemory(
             depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
         )
-        (address,) = timeline.at(drained + TOTAL_CYCLE - 1, "parameters")
-        (scale,) = timeline.at(drained + TOTAL_CYCLE, "scale")
+        (address,) = timeline.at(drained + TOTAL_CYCLE - 2, "parameters")
+        (scale,) = timeline.at(drained + TOTAL_CYCLE - 1, "scale")
         loads = item.valid & (item.payload.memory == kind)
         m.d.comb += [
             parameters.read_address0.eq(address),

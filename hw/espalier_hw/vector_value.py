@@ -114,7 +114,7 @@ class Function(wiring.Component):
 class Interpolate(wiring.Component):
     """result = sat16(`numerics.interpolate`(value, gate, other)), or value without `enable`; or a loader item.
 
-    Latency 4 cycles from `value`. `other` comes with `value`; so do `gate` and `enable`. The last register is also the
+    Latency 4 cycles from `value`. `gate` and `enable` come with `value`, `other` one cycle before it. The last register is also the
     way into vector memory: with `take_item` in the cycle before, it holds `item`.
     """
 
@@ -131,13 +131,15 @@ class Interpolate(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         values = [data_register(signed(VALUE_BITS), f"value_{stage}") for stage in (1, 2)]
+        other = data_register(signed(VALUE_BITS), "other_registered")
         difference = data_register(signed(VALUE_BITS + 1), "difference")
         gate = data_register(signed(VALUE_BITS), "gate_or_zero")
         product = data_register(signed(2 * VALUE_BITS + 1), "product")
         total = data_register(signed(VALUE_BITS + 2), "total")
 
         m.d.sync += [
-            difference.eq(self.other - self.value),
+            other.eq(self.other),
+            difference.eq(other - self.value),
             gate.eq(self.gate),
             values[0].eq(self.value),
             product.eq(gate * difference),

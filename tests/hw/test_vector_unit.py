@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from amaranth.sim import Simulator
 
-from espalier.spec import isa, numerics
+from espalier.spec import numerics
 from espalier.spec.config import TINY
 from espalier.spec.isa import Combine, Function, Source, Store, Sums
 from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
