@@ -160,3 +160,50 @@ class AxiMemory:
                     answering = False
 
         return bench
+
+
+class AxiLiteHost:
+    """The host's side of an AXI4-Lite slave: address and data in any order, late answers, all from `rng`."""
+
+    def __init__(self, bus, rng: random.Random, stall=0.5):
+        self.bus, self.rng, self.stall = bus, rng, stall
+
+    def _willing(self):
+        return self.rng.random() >= self.stall
+
+    async def write(self, ctx, address, value, strobes=15):
+        """One write; returns the response."""
+        bus, address_due, data_due, answer = self.bus, True, True, None
+        ctx.set(bus.awaddr, address)
+        ctx.set(bus.wdata, value)
+        ctx.set(bus.wstrb, strobes)
+        while answer is None:
+            ctx.set(bus.awvalid, address_due and (ctx.get(bus.awvalid) or self._willing()))
+            ctx.set(bus.wvalid, data_due and (ctx.get(bus.wvalid) or self._willing()))
+            ctx.set(bus.bready, self._willing())
+            *_, aw, awready, w, wready, b, bready, response = await ctx.tick().sample(
+                bus.awvalid, bus.awready, bus.wvalid, bus.wready, bus.bvalid, bus.bready, bus.bresp
+            )
+            address_due, data_due = address_due and not (aw and awready), data_due and not (w and wready)
+            if b and bready:
+                assert not address_due and not data_due, "an answer before the request"
+                answer = response
+        ctx.set(bus.bready, 0)
+        return answer
+
+    async def read(self, ctx, address):
+        """One read; the response must be OKAY."""
+        bus, due, answer = self.bus, True, None
+        ctx.set(bus.araddr, address)
+        while answer is None:
+            ctx.set(bus.arvalid, due and (ctx.get(bus.arvalid) or self._willing()))
+            ctx.set(bus.rready, self._willing())
+            *_, ar, arready, r, rready, value, response = await ctx.tick().sample(
+                bus.arvalid, bus.arready, bus.rvalid, bus.rready, bus.rdata, bus.rresp
+            )
+            due = due and not (ar and arready)
+            if r and rready:
+                assert not due and response == 0
+                answer = value
+        ctx.set(bus.rready, 0)
+        return answer
