@@ -1,0 +1,134 @@
+"""One array of the column engine: a feeder, its weight banks and L lanes that multiply the same column."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS, Config
+from espalier.spec.memory import ENTRY
+
+from .feeder import Feeder
+from .fetch import group_write
+from .interfaces import PRODUCT_COMMAND
+from .lane import CLEAR_DELAY, LANE_LATENCY, Lane
+from .weights import WeightBank, bank_depths, part_of, quad_writes
+
+LANES_PER_REGISTER = 16
+"""Lanes that share one register of the broadcast column input: wider nets limit the clock."""
+ENTRY_LATENCY = 2
+"""Cycles from a weight address to the entry at the lane: block RAM, then a register."""
+OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
+"""Cycles from a slot operation to `drained`."""
+
+
+def operation_layout(config: Config) -> data.StructLayout:
+    """Read `slot` of all lanes; the lanes of chunk i (V·i ..) are put out and cleared where `clear[i]`."""
+    return data.StructLayout({"valid": 1, "slot": range(SLOTS), "clear": config.slot_chunks})
+
+
+class ColumnArray(wiring.Component):
+    """slots[s] += digit·x over this array's columns, in all lanes for one weight word a cycle.
+
+    An operation takes the cycle from the feeder and goes through the lanes like a word: `drained` follows it by
+    `OPERATION_LATENCY` cycles and is 0 in all others. It sees every word issued before it and none after it.
+
+    Members
+    -------
+    quads, write: what the loader and the vector unit write.
+    done: pulse, one cycle after a product's last word. word, visits, skipped: events.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__({
+            "command": In(stream.Signature(PRODUCT_COMMAND)),
+            "quads": In(quad_writes(config)),
+            "write": In(group_write(config)),
+            "operation": In(operation_layout(config)),
+            "drained": Out(data.ArrayLayout(signed(ACCUMULATOR_BITS), config.vector_lanes)),
+            "done": Out(1),
+            "word": Out(1),
+            "visits": Out(range(2 * config.group + 1)),
+            "skipped": Out(range(config.group + 1)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.feeder = feeder = Feeder(self._config)
+        connect(m, flipped(self.command), feeder.command)
+        m.d.comb += [
+            feeder.write.eq(self.write),
+            feeder.hold.eq(self.operation.valid),
+            self.done.eq(feeder.done),
+            self.word.eq(feeder.word),
+            self.visits.eq(feeder.visits),
+            self.skipped.eq(feeder.skipped),
+        ]
+        x, clear = self._broadcast(m, feeder), self._clear(m)
+        lanes = []
+        for i, (digit, slot) in enumerate(self._entries(m, feeder.address)):
+            m.submodules[f"lane_{i}"] = lane = Lane()
+            m.d.comb += [
+                lane.digit.eq(digit),
+                lane.slot.eq(slot),
+                lane.x.eq(x[i // LANES_PER_REGISTER]),
+                lane.clear.eq(clear[i // self._config.vector_lanes]),
+            ]
+            lanes.append(lane)
+        for v in range(self._config.vector_lanes):
+            # all but the drained chunk's lane put out 0
+            m.d.comb += self.drained[v].eq(
+                reduce(or_, (lane.drained for lane in lanes[v :: self._config.vector_lanes]))
+            )
+        return m
+
+    def _entries(self, m: Module, address: Value) -> list[tuple[Value, Value]]:
+        """Digit and slot for each lane, `ENTRY_LATENCY` cycles after the address; an operation replaces the slot."""
+        depths = bank_depths(self._config.weight_depth)
+        digit_bits = ENTRY.fields[0].width
+        part = Signal(range(max(len(depths), 2)), reset_less=True)
+        operation = Signal.like(self.operation, reset_less=True)
+        m.d.sync += [part.eq(part_of(depths, address)), operation.eq(self.operation)]
+        entries = []
+        for q in range(self._config.lanes // 4):
+            m.submodules[f"bank_{q}"] = bank = WeightBank(self._config)
+            m.d.comb += [bank.write.eq(self.quads[q]), bank.address.eq(address)]
+            word = bank.data[-1]
+            for p in reversed(range(len(depths) - 1)):
+                word = Mux(part == p, bank.data[p], word)
+            for i in range(4):
+                entry = word.word_select(i, ENTRY.width)
+                digit = Signal(digit_bits, name=f"digit_{4 * q + i}", reset_less=True)
+                slot = Signal(range(SLOTS), name=f"slot_{4 * q + i}", reset_less=True)
+                m.d.sync += [
+                    digit.eq(entry[:digit_bits]),
+                    slot.eq(Mux(operation.valid, operation.slot, entry[digit_bits:])),
+                ]
+                entries.append((digit, slot))
+        return entries
+
+    def _broadcast(self, m: Module, feeder: Feeder) -> list[Value]:
+        """The column input beside the entries, a register for every few lanes; 0 without a word."""
+        x = Signal(signed(COLUMN_BITS), reset_less=True)
+        m.d.sync += x.eq(Mux(feeder.word, feeder.x, 0))
+        copies = []
+        for i in range(-(-self._config.lanes // LANES_PER_REGISTER)):
+            # equal registers would be merged into one again
+            copy = Signal(signed(COLUMN_BITS), name=f"x_{i}", reset_less=True, attrs={"keep": 1})
+            m.d.sync += copy.eq(x)
+            copies.append(copy)
+        return copies
+
+    def _clear(self, m: Module) -> Value:
+        """The operation's chunks, when it is at the slots."""
+        clear = Mux(self.operation.valid, self.operation.clear, 0)
+        for stage in range(ENTRY_LATENCY + CLEAR_DELAY):
+            later = Signal(self._config.slot_chunks, name=f"clear_{stage}")
+            m.d.sync += later.eq(clear)
+            clear = later
+        return clear

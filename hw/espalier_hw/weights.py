@@ -1,0 +1,118 @@
+"""Weight memories: the loader's quads are put in their place once, then written to every array's banks."""
+
+from __future__ import annotations
+
+from amaranth.hdl import *
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from espalier.spec.config import Config
+from espalier.spec.memory import QUAD_BITS
+
+from .interfaces import WeightWrite
+
+BLOCK_WORDS = 256
+"""Words of 40 bits in one block RAM."""
+
+
+def weight_address(config: Config) -> Shape:
+    return Shape.cast(range(max(config.weight_depth, 2)))
+
+
+def bank_depths(depth: int) -> list[int]:
+    """Powers of two, largest first, that make up `depth` rounded up to whole block RAMs.
+
+    >>> bank_depths(768)
+    [512, 256]
+    """
+    blocks = -(-depth // BLOCK_WORDS)
+    return [BLOCK_WORDS << bit for bit in reversed(range(blocks.bit_length())) if blocks >> bit & 1]
+
+
+def quad_write(config: Config) -> data.StructLayout:
+    """One quad into one bank."""
+    return data.StructLayout({"enable": 1, "address": weight_address(config), "data": QUAD_BITS})
+
+
+def quad_writes(config: Config) -> data.ArrayLayout:
+    return data.ArrayLayout(quad_write(config), config.lanes // 4)
+
+
+class WeightCrossbar(wiring.Component):
+    """Moves each of the loader's quads to the bank it belongs to; one for all arrays.
+
+    `quads[q]`, for array `array`, follows `write` by one cycle.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__({
+            "write": In(WeightWrite(config)),
+            "quads": Out(quad_writes(config)),
+            "array": Out(range(max(config.arrays, 2))),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        write, count = self.write, self._config.lanes // 4
+        following = Signal.like(self.quads[0].address)
+        m.d.comb += following.eq(write.address + 1)
+        m.d.sync += self.array.eq(write.array)
+        for q in range(count):
+            enable, address, value = Signal(), Signal.like(following), Signal(QUAD_BITS)
+            for i in range(self._config.quads_per_beat):
+                wraps = q < i
+                with m.If(write.first == (q - i) % count):
+                    m.d.comb += [
+                        enable.eq(write.valid & (write.count > i)),
+                        address.eq(following if wraps else write.address),
+                        value.eq(write.quads[i]),
+                    ]
+            m.d.sync += [
+                self.quads[q].enable.eq(enable),
+                self.quads[q].address.eq(address),
+                self.quads[q].data.eq(value),
+            ]
+        return m
+
+
+class WeightBank(wiring.Component):
+    """One quad's weights: `depth` words of 40 bits in block RAM, one write and one read a cycle.
+
+    `data[p]` is what part p holds at `address`, one cycle later; `part` says which of them counts. The choice is left to the
+    lanes, where it shares a LUT with the choice of a drain. A part is a power of two deep, so that no more than two or
+    three outputs meet (768 words: 512 + 256).
+    """
+
+    def __init__(self, config: Config):
+        self._depths = bank_depths(config.weight_depth)
+        super().__init__({
+            "write": In(quad_write(config)),
+            "address": In(weight_address(config)),
+            "data": Out(data.ArrayLayout(QUAD_BITS, len(self._depths))),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for p, depth in enumerate(self._depths):
+            m.submodules[f"part_{p}"] = memory = Memory(shape=QUAD_BITS, depth=depth, init=[])
+            write, read = memory.write_port(), memory.read_port()
+            m.d.comb += [
+                write.addr.eq(self.write.address),
+                write.data.eq(self.write.data),
+                write.en.eq(self.write.enable & (part_of(self._depths, self.write.address) == p)),
+                read.addr.eq(self.address),
+                self.data[p].eq(read.data),
+            ]
+        return m
+
+
+def part_of(depths: list[int], address: Value) -> Value:
+    """The part that holds `address`: parts lie one after the other, largest first, so each begins at a multiple of its depth."""
+    part, end = Const(len(depths) - 1), sum(depths)
+    for p in reversed(range(len(depths) - 1)):
+        end -= depths[p + 1]
+        low = depths[p].bit_length() - 1
+        part = Mux(address[low:] == (end - 1) >> low, p, part)
+    return part

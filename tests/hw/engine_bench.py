@@ -1,0 +1,213 @@
+"""The column engine's plain-Python meaning, and a bench that drives it in Amaranth's simulator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from amaranth.sim import Simulator
+
+from espalier.spec.config import ACCUMULATOR_BITS, SLOTS, Config
+from espalier.spec.isa import Mode
+from espalier.spec.memory import ENTRY, Memory, descriptor
+from espalier_hw.engine import DRAIN_LATENCY, Engine
+from espalier_hw.interfaces import PRODUCT_COMMAND
+
+LIMIT_CYCLES = 60_000
+
+
+def wrap(value: int) -> int:
+    return (value + (1 << ACCUMULATOR_BITS - 1)) % (1 << ACCUMULATOR_BITS) - (1 << ACCUMULATOR_BITS - 1)
+
+
+class Meaning:
+    """What PRODUCTs, drains and writes do, one after the other, in Python integers."""
+
+    def __init__(self, config: Config):
+        c = self.config = config
+        self.weights = [[[(0, 0)] * c.lanes for _ in range(c.weight_depth)] for _ in range(c.arrays)]
+        self.descriptors = [[(0, [0] * c.group)] * c.descriptor_depth for _ in range(c.arrays)]
+        self.x = [[[0] * c.group for _ in range(c.column_depth)] for _ in range(c.arrays)]
+        self.last = [[[0] * c.group for _ in range(c.column_depth)] for _ in range(c.arrays)]
+        self.slots = [[[0] * c.lanes for _ in range(SLOTS)] for _ in range(c.arrays)]
+        self.events = {"words": 0, "visits": 0, "skipped": 0}
+
+    def product(self, f: dict[str, int]) -> list[int]:
+        """Adds the product to the slots; words of each array. Missing fields are 0."""
+        f = {"threshold": 0, "last": 0, **f}
+        return [sum(self._group(a, f, g) for g in range(f["groups"])) for a in range(self.config.arrays)]
+
+    def _group(self, a: int, f: dict[str, int], g: int) -> int:
+        x, last = self.x[a][f["activations"] + g], self.last[a][f["last"] + g]
+        word, counts = self.descriptors[a][f["descriptors"] + g]
+        total = 0
+        if f["mode"] == Mode.CLEAR:
+            last[:] = [0] * len(last)
+            return 0
+        for i, count in enumerate(counts):
+            plain = f["mode"] == Mode.PLAIN
+            delta = x[i] - (0 if plain else last[i])
+            if abs(delta) > (0 if plain else f["threshold"]):
+                times = 1 + (abs(delta) > 127)
+                self.events["visits"] += times
+                self.events["words"] += times * count
+                total += times * count
+                self._column(a, word, count, delta)
+                if f["mode"] == Mode.COMMIT:
+                    last[i] = x[i]
+            else:
+                self.events["skipped"] += 1
+            word += count
+        return total
+
+    def _column(self, a: int, word: int, count: int, x: int) -> None:
+        for entries in self.weights[a][word : word + count]:
+            for lane, (digit, slot) in enumerate(entries):
+                self.slots[a][slot][lane] = wrap(self.slots[a][slot][lane] + digit * x)
+
+    def drain(self, chunk: int) -> list[int]:
+        slot, part = divmod(chunk, self.config.slot_chunks)
+        lanes = range(part * self.config.vector_lanes, (part + 1) * self.config.vector_lanes)
+        sums = [sum(array[slot][lane] for array in self.slots) for lane in lanes]
+        for array in self.slots:
+            for lane in lanes:
+                array[slot][lane] = 0
+        return sums
+
+
+class Bench:
+    """Drives the engine and its meaning with the same operations; `script` is an async function of the bench."""
+
+    def __init__(self, config: Config, seed: int):
+        self.config, self.rng = config, random.Random(seed)
+        self.engine, self.meaning = Engine(config), Meaning(config)
+        self.counted = {"words": 0, "visits": 0, "skipped": 0, "running": 0}
+        self.issued = self.completed = self.cycle = 0
+        self.word_cycles: list[tuple[int, int]] = []
+        self.completion_cycles: list[int] = []
+
+    def run(self, script: Callable) -> None:
+        simulator = Simulator(self.engine)
+        simulator.add_clock(1e-6)
+
+        async def bench(ctx):
+            self.ctx = ctx
+            await script(self)
+
+        simulator.add_testbench(bench)
+        simulator.run()
+
+    async def tick(self) -> None:
+        """One clock cycle; counts what the engine reports in it."""
+        get, events = self.ctx.get, self.engine.events
+        for name in self.counted:
+            self.counted[name] += get(getattr(events, name))
+        if words := get(events.words):
+            self.word_cycles.append((self.cycle, words))
+        if get(self.engine.completed):
+            self.completed += 1
+            self.completion_cycles.append(self.cycle)
+        assert get(events.running) == (self.issued > self.completed - get(self.engine.completed))
+        self.cycle += 1
+        assert self.cycle < LIMIT_CYCLES
+        await self.ctx.tick()
+
+    async def product(self, f: dict[str, int]) -> int:
+        """Issues a product, waiting only for the stream; the cycle in which it was taken."""
+        ctx, commands = self.ctx, self.engine.commands
+        ctx.set(commands.payload, PRODUCT_COMMAND.const(f))
+        ctx.set(commands.valid, 1)
+        while not ctx.get(commands.ready):
+            await self.tick()
+        taken = self.cycle
+        await self.tick()
+        self.issued += 1
+        ctx.set(commands.valid, 0)
+        self.meaning.product(f)
+        return taken
+
+    async def finish(self, outstanding: int = 0) -> None:
+        while self.issued - self.completed > outstanding:
+            await self.tick()
+
+    async def clear(self) -> None:
+        self.ctx.set(self.engine.clear, 1)
+        await self.tick()
+        self.ctx.set(self.engine.clear, 0)
+        while self.ctx.get(self.engine.clearing):
+            await self.tick()
+
+    async def drain(self, chunks: list[int], pause: float = 0) -> list[list[int]]:
+        """Sums of chunks requested one a cycle, with random pauses."""
+        ctx, port, due, sums = self.ctx, self.engine.drain, [], []
+        waiting = list(chunks)
+        while waiting or due:
+            ask = bool(waiting) and self.rng.random() >= pause
+            ctx.set(port.valid, ask)
+            if ask:
+                ctx.set(port.chunk, waiting.pop(0))
+                due.append(self.cycle + DRAIN_LATENCY)
+            if due and due[0] == self.cycle:
+                due.pop(0)
+                sums.append([ctx.get(port.sums[v]) for v in range(self.config.vector_lanes)])
+            await self.tick()
+            ctx.set(port.valid, 0)
+        return sums
+
+    async def write_columns(self, array: int, address: int, x: list[int]) -> None:
+        """A chunk from the vector unit, always taken."""
+        port, c = self.engine.columns, self.config
+        self.ctx.set(port.valid, 1)
+        self.ctx.set(port.array, array)
+        self.ctx.set(port.address, address)
+        for i, value in enumerate(x):
+            self.ctx.set(port.data[i], value)
+        await self.tick()
+        self.ctx.set(port.valid, 0)
+        for i in range(c.chunk_groups):
+            wrapped, a = divmod(array + i, c.arrays)
+            self.meaning.x[a][address + wrapped] = list(x[i * c.group : (i + 1) * c.group])
+
+    async def _item(self, memory: Memory, array: int, address: int, data: int) -> None:
+        ctx, port = self.ctx, self.engine.items
+        ctx.set(port.payload, {"memory": memory, "array": array, "address": address, "part": 0, "data": data})
+        ctx.set(port.valid, 1)
+        while not ctx.get(port.ready):
+            await self.tick()
+        await self.tick()
+        ctx.set(port.valid, 0)
+
+    async def load_group(self, array: int, address: int, x: list[int]) -> None:
+        await self._item(Memory.ACTIVATIONS, array, address, sum((v & 255) << 8 * i for i, v in enumerate(x)))
+        self.meaning.x[array][address] = list(x)
+
+    async def load_descriptor(self, array: int, address: int, base: int, counts: list[int]) -> None:
+        fields = {"base": base, **{f"count{i}": count for i, count in enumerate(counts)}}
+        await self._item(Memory.DESCRIPTORS, array, address, descriptor(self.config).pack(fields))
+        self.meaning.descriptors[array][address] = (base, list(counts))
+
+    async def load_weights(self, array: int, address: int, words: list[list[tuple[int, int]]]) -> None:
+        """Words of (digit, slot) a lane, in the loader's beats."""
+        ctx, port, c = self.ctx, self.engine.weights, self.config
+        quads = [
+            sum(ENTRY.pack({"digit": d, "slot": s}) << ENTRY.width * i for i, (d, s) in enumerate(word[q : q + 4]))
+            for word in words for q in range(0, c.lanes, 4)
+        ]
+        self.meaning.weights[array][address : address + len(words)] = words
+        ctx.set(port.array, array)
+        for start in range(0, len(quads), c.quads_per_beat):
+            beat = quads[start : start + c.quads_per_beat]
+            word, first = divmod(start, c.lanes // 4)
+            ctx.set(port.address, address + word)
+            ctx.set(port.first, first)
+            ctx.set(port.count, len(beat))
+            ctx.set(port.valid, 1)
+            for i, quad in enumerate(beat):
+                ctx.set(port.quads[i], quad)
+            await self.tick()
+            ctx.set(port.valid, 0)
+            await self.pause(0.1)
+
+    async def pause(self, probability: float) -> None:
+        while self.rng.random() < probability:
+            await self.tick()
