@@ -1,0 +1,201 @@
+"""One layer and direction of a GRU (`parameters.GruCellParameters` has the equations).
+
+Per step and block of units:
+
+    r = sigmoid(W_ir x + W_hr h)   drain, scale, table                       -> temporary
+    z = sigmoid(W_iz x + W_hz h)   drain, scale, table                       -> temporary
+    u = (W_hn h)·r                 drain, scale, multiply by r               -> temporary (in r's place)
+    h' = n + z·(h - n)             drain W_in x, scale, add u, tanh, interpolate -> h, columns, DDR
+
+Several blocks leave the new state in vector memory and copy it to the columns after the last product of the step. Where
+columns are taken as differences the running sums of all four products stay in sum memory, and of a step's tasks
+only the last one that visits a column makes it the last-sent value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..parameters import GruCellParameters, Matrix, Rows
+from ..spec.config import Config
+from ..spec.isa import Combine, Source
+from ..spec.numerics import GATE_SCALE
+from .allocate import Chip, Parameters
+from .lowering import Sinks, Site, Unit
+from .products import Feed, SlotRing, Task, best_blocks, commit_last, plan_task
+from .vectors import Region
+
+GATES = ("r", "z", "n_h", "n_x")
+"""Order of a step's tasks."""
+
+
+@dataclass(eq=False)
+class CellUnit(Unit):
+    """A GRU cell; `output` is its state h. `x_first` says that the input is there before the state."""
+
+    cell: GruCellParameters
+    x_first: bool
+    rows: dict[str, Parameters] = field(default_factory=dict, init=False)
+    sinks: Sinks = field(init=False)
+    blocks: list[slice] = field(default_factory=list, init=False)
+    delta: bool = field(default=False, init=False)
+
+    @property
+    def hidden(self) -> int:
+        return self.cell.hidden_size
+
+    def demand(self, config: Config) -> None:
+        for piece in self.inputs:
+            piece.vector.region(self.cell.input_scale / 256, config)
+        self.output.region(GATE_SCALE, config)
+        self.output.need_memory()
+
+    def plan(self, chip: Chip, ring: SlotRing) -> None:
+        config, cell = chip.config, self.cell
+        x = [Feed.of(piece, cell.input_scale / 256, config) for piece in self.inputs]
+        h = Feed.whole(self.output, GATE_SCALE, config)
+        self.delta = cell.delta and self._take_differences(chip, x, h)
+        planes = max(cell.weight_ih.planes, cell.weight_hh.planes)
+
+        def tasks(blocks: list[slice]) -> list[Task]:
+            return [
+                self._task(gate, rows, x, h, ring, config) for rows in blocks for gate in GATES
+            ]
+
+        self.blocks, self.tasks = best_blocks(self.hidden, planes, tasks, len(GATES), config)
+        commit_last(self.tasks)
+        self.temporary_chunks = 2 * config.chunks(self.blocks[0].stop)
+        self._place_sums(chip)
+        self._place_rows(chip)
+        self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
+
+    def _take_differences(self, chip: Chip, x: list[Feed], h: Feed) -> bool:
+        """Give the feeds last-sent values. Without thresholds plain columns give the same sums: they do when memory is full."""
+        cell = self.cell
+        feeds = [(feed, cell.input_threshold) for feed in x] + [(h, cell.hidden_threshold)]
+        words = sum(feed.region.words for feed, _ in feeds)
+        room = chip.sums.fits(len(GATES) * chip.config.chunks(self.hidden)) and chip.last.fits(words)
+        if not room and not (cell.input_threshold or cell.hidden_threshold):
+            return False
+        for feed, threshold in feeds:
+            address = chip.last.take(feed.region.words, self.name)
+            feed.last = Region(feed.region.words, address)
+            feed.threshold = threshold
+        return True
+
+    def _task(
+        self, gate: str, rows: slice, x: list[Feed], h: Feed, ring: SlotRing, config: Config
+    ) -> Task:
+        number = min(GATES.index(gate), 2)
+        shifted = slice(rows.start + number * self.hidden, rows.stop + number * self.hidden)
+        from_x: list[tuple[Feed, Matrix]] = [(feed, self.cell.weight_ih) for feed in x]
+        from_h = [(h, self.cell.weight_hh)]
+        both = from_x + from_h if self.x_first else from_h + from_x
+        parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
+        return plan_task(f"{self.name} {gate}", parts, shifted, ring, config)
+
+    def _place_sums(self, chip: Chip) -> None:
+        config = chip.config
+        chunks = config.chunks(self.hidden)
+        if self.delta:
+            first = chip.sums.take(len(GATES) * chunks, self.name)
+            for i, task in enumerate(self.tasks):
+                block = self.blocks[i // len(GATES)].start // config.vector_lanes
+                task.sums, task.running = first + i % len(GATES) * chunks + block, True
+        elif any(len(task.segments) > 1 for task in self.tasks):
+            shared = chip.sums.take(len(GATES) * config.chunks(self.blocks[0].stop), self.name)
+            for i, task in enumerate(self.tasks):
+                task.sums = shared + i % len(GATES) * config.chunks(self.blocks[0].stop)
+
+    def _place_rows(self, chip: Chip) -> None:
+        cell = self.cell
+        self.rows = {
+            "r": chip.rows(row_slice(cell.gates, 0, self.hidden), self.name),
+            "z": chip.rows(row_slice(cell.gates, self.hidden, 2 * self.hidden), self.name),
+            "n_h": chip.rows(cell.new_hidden, self.name),
+            "n_x": chip.rows(cell.new_input, self.name),
+        }
+        for name in ("sigmoid", "tanh"):
+            chip.table(name)
+
+    def write(self, site: Site) -> None:
+        for number, rows in enumerate(self.blocks):
+            for gate, task in zip(GATES, self.tasks[number * len(GATES) :], strict=False):
+                site.schedule.task(task)
+                makes = (self.output,) if gate == "n_x" else ()
+                site.schedule.drain(task, self._drain(site, gate, rows, task), makes)
+        if len(self.blocks) > 1:
+            site.schedule.after(lambda: self.sinks.copies(site, whole=False), (self.output,))
+
+    def _drain(self, site: Site, gate: str, rows: slice, task: Task) -> Callable[[], None]:
+        first = rows.start // site.config.vector_lanes
+        fields = {
+            **task.drain(site.config),
+            **task.sum_fields(len(task.segments) - 1),
+            "scale": 1,
+            "parameters": self.rows[gate].address + first,
+        }
+        if gate == "n_x":
+            return lambda: self._state(site, fields, first)
+        return lambda: site.assembly.vector(**fields, **self._gate(site, gate))
+
+    def _gate(self, site: Site, gate: str) -> dict[str, int]:
+        reset = site.temporary
+        update = reset + self.temporary_chunks // 2
+        to = {"write_vector": 1, "vector_address": update if gate == "z" else reset}
+        if gate == "n_h":
+            return {**to, "combine": Combine.MULTIPLY, "operand1": reset}
+        return {**to, "function": site.chip.table("sigmoid")}
+
+    def _state(self, site: Site, fields: dict[str, int], first: int) -> None:
+        whole = len(self.blocks) == 1
+        here = self.output.address + first
+        to = self.sinks.fused(site) if whole else {"write_vector": 1, "vector_address": here}
+        site.assembly.vector(
+            **fields,
+            combine=Combine.ADD,
+            operand1=site.temporary,
+            function=site.chip.table("tanh"),
+            interpolate=1,
+            operand0=here,
+            operand2=site.temporary + self.temporary_chunks // 2,
+            **to,
+            section=self.sinks.section() if whole else "",
+        )
+        if whole:
+            self.sinks.copies(site)
+
+
+def row_slice(rows: Rows, first: int, end: int) -> Rows:
+    part = slice(first, end)
+    return Rows(multiplier=rows.multiplier[part], shift=rows.shift[part], bias=rows.bias[part])
+
+
+@dataclass(eq=False)
+class InitialUnit(Unit):
+    """A given state instead of zeros: `output` (the state of a cell) is the first input."""
+
+    rows: Parameters | None = field(default=None, init=False)
+
+    def demand(self, config: Config) -> None:
+        self.inputs[0].vector.need_memory()
+
+    def plan(self, chip: Chip, ring: SlotRing) -> None:
+        scale = self.inputs[0].vector.scale
+        if scale != GATE_SCALE:
+            self.rows = chip.rescale(scale / GATE_SCALE, self.output.elements)
+
+    def write(self, site: Site) -> None:
+        site.schedule.need(self.inputs[0].vector)
+        scale = {} if self.rows is None else {"scale": 1, "parameters": self.rows.address}
+        site.assembly.vector(
+            count=site.config.chunks(self.output.elements),
+            source=Source.OPERAND,
+            operand0=self.inputs[0].vector.address,
+            **scale,
+            write_vector=1,
+            vector_address=self.output.address,
+            write_columns=1,
+            column_address=self.output.columns[GATE_SCALE].address,
+        )

@@ -1,0 +1,71 @@
+"""Linear layers: products of row blocks, each drained, requantized and passed on. y16 = sat16(scale_sum(W·x8, rows))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..parameters import LinearParameters
+from ..spec.config import Config
+from .allocate import Chip, Parameters
+from .lowering import Sinks, Site, Unit
+from .products import Feed, SlotRing, Task, best_blocks, plan_task
+
+
+@dataclass(eq=False)
+class LinearUnit(Unit):
+    """One linear layer."""
+
+    parameters: LinearParameters
+    rows: Parameters = field(init=False)
+    sinks: Sinks = field(init=False)
+    blocks: list[slice] = field(default_factory=list, init=False)
+    sums: int | None = field(default=None, init=False)
+
+    def demand(self, config: Config) -> None:
+        for piece in self.inputs:
+            piece.vector.region(self.parameters.input_scale / 256, config)
+
+    def plan(self, chip: Chip, ring: SlotRing) -> None:
+        config, matrix = chip.config, self.parameters.matrix
+        feeds = [Feed.of(p, self.parameters.input_scale / 256, config) for p in self.inputs]
+        parts = [(feed, matrix) for feed in feeds]
+
+        def tasks(blocks: list[slice]) -> list[Task]:
+            return [plan_task(self.name, parts, rows, ring, config) for rows in blocks]
+
+        rows = matrix.weight.shape[0]
+        self.blocks, self.tasks = best_blocks(rows, matrix.planes, tasks, 1, config)
+        self.rows = chip.rows(self.parameters.rows, self.name)
+        self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
+        if any(len(task.segments) > 1 for task in self.tasks):
+            self.sums = chip.sums.take(config.chunks(self.blocks[0].stop), self.name)
+            for task in self.tasks:
+                task.sums = self.sums
+
+    def write(self, site: Site) -> None:
+        whole = len(self.tasks) == 1
+        for rows, task in zip(self.blocks, self.tasks, strict=True):
+            site.schedule.task(task)
+            site.schedule.drain(task, self._drain(site, rows, task), (self.output,))
+        if not whole:
+            site.schedule.after(lambda: self.sinks.copies(site, whole=False), (self.output,))
+
+    def _drain(self, site: Site, rows: slice, task: Task) -> Callable[[], None]:
+        first = rows.start // site.config.vector_lanes
+        whole = len(self.tasks) == 1
+
+        def write() -> None:
+            to = {"write_vector": 1, "vector_address": self.output.address + first}
+            site.assembly.vector(
+                **task.drain(site.config),
+                **task.sum_fields(len(task.segments) - 1),
+                scale=1,
+                parameters=self.rows.address + first,
+                **(self.sinks.fused(site) if whole else to),
+                section=self.sinks.section() if whole else "",
+            )
+            if whole:
+                self.sinks.copies(site)
+
+        return write

@@ -1,0 +1,93 @@
+"""Operations without weights: loading a vector from DDR, and one elementwise pass over a vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..spec.config import Config
+from ..spec.isa import Function, Source
+from ..spec.memory import Memory
+from ..spec.numerics import FUNCTIONS
+from .allocate import Chip, Parameters
+from .lowering import Sinks, Site, Unit
+from .products import SlotRing
+from .vectors import Section
+
+
+@dataclass(eq=False)
+class LoadUnit(Unit):
+    """Bring `output` from its section of a buffer: columns as they are, or values and from there into columns.
+
+    `at_end` asks for the last step's, after the loop.
+    """
+
+    section: Section
+    at_end: bool = False
+    sinks: Sinks = field(init=False)
+
+    def demand(self, config: Config) -> None:
+        if not self.output.native:
+            self.output.need_memory()
+
+    def plan(self, chip: Chip, ring: SlotRing) -> None:
+        self.sinks = Sinks.plan(self.output, chip)
+
+    def write(self, site: Site) -> None:
+        vector, config = self.output, site.config
+        where = self._where(site)
+        if vector.native:
+            for region in vector.columns.values():
+                groups = -(-vector.elements // config.group)
+                site.assembly.load_buffer(Memory.ACTIVATIONS, region.address, groups, **where)
+            return
+        items = config.chunks(vector.elements) * config.vector_lanes // 4
+        site.assembly.load_buffer(Memory.VECTOR, vector.address, items, **where)
+        self.sinks.copies(site, whole=False)
+
+    def _where(self, site: Site) -> dict:
+        buffer, cursors = self.section.buffer, site.cursors
+        where = {"offset": self.section.offset, "section": self.section.name}
+        if self.at_end:
+            return {**where, "register": buffer.reverse}
+        register = cursors.registers.get(buffer, buffer.register)
+        increment = 0 if buffer.own else cursors.stride(buffer)
+        return {**where, "register": register, "increment": increment}
+
+
+@dataclass(eq=False)
+class PassUnit(Unit):
+    """output = function(input in units of `scale`): relu, sigmoid, tanh, or a change of scale alone."""
+
+    function: str
+    scale: float
+    rows: Parameters | None = field(default=None, init=False)
+    sinks: Sinks = field(init=False)
+    code: Function = field(default=Function.NONE, init=False)
+
+    def demand(self, config: Config) -> None:
+        self.inputs[0].vector.need_memory()
+
+    def plan(self, chip: Chip, ring: SlotRing) -> None:
+        source = self.inputs[0].vector
+        if source.scale != self.scale:
+            self.rows = chip.rescale(source.scale / self.scale, source.elements)
+        if self.function in FUNCTIONS:
+            self.code = chip.table(self.function)
+        elif self.function == "relu":
+            self.code = Function.RELU
+        self.sinks = Sinks.plan(self.output, chip)
+
+    def write(self, site: Site) -> None:
+        source = self.inputs[0].vector
+        site.schedule.need(source)
+        scale = {} if self.rows is None else {"scale": 1, "parameters": self.rows.address}
+        site.assembly.vector(
+            count=site.config.chunks(source.elements),
+            source=Source.OPERAND,
+            operand0=source.address,
+            **scale,
+            function=self.code,
+            **self.sinks.fused(site),
+            section=self.sinks.section(),
+        )
+        self.sinks.copies(site)

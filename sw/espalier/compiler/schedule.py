@@ -1,0 +1,90 @@
+"""The order of products and drains within a step.
+
+Products of a task run while the task before it is drained: `drain` holds a task's VECTORs back until the next task's products
+are issued, because the sequencer issues in order and a VECTOR that waits for its products would hold up all behind it.
+Held-back VECTORs go first where the next product needs their slots or the columns that they write. A GRU step so becomes
+
+    r products · z products · r gate · n_h products · z gate · n_x products · u = n_h·r · h'
+
+and the sums of one half of the slots are drained while the other half accumulates. The waits follow from what each
+instruction touches (`hazards`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .emit import Assembly
+from .products import Product, Task
+from .vectors import Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Drain:
+    """VECTORs held back: the slots that they empty, the vectors that they make."""
+
+    slots: tuple[int, int]
+    makes: tuple[Vector, ...]
+    write: Callable[[], None]
+
+
+class Schedule:
+    """Writes products and held-back VECTORs into an assembly."""
+
+    def __init__(self, assembly: Assembly):
+        self.assembly = assembly
+        self._held: deque[Drain] = deque()
+
+    def task(self, task: Task) -> None:
+        """All products of a task, with the drains between its segments."""
+        config = self.assembly.config
+        for number, segment in enumerate(task.segments):
+            for product in segment:
+                self._make_room(task, product)
+                self._product(product)
+            if number < len(task.segments) - 1:
+                self.assembly.vector(**task.drain(config), **task.sum_fields(number))
+
+    def drain(self, task: Task, write: Callable[[], None], makes: tuple[Vector, ...] = ()) -> None:
+        """VECTORs that empty the task's slots, to be written behind the next task's products."""
+        while self._held:
+            self._release()
+        self._held.append(Drain(task.slots, makes, write))
+
+    def after(self, write: Callable[[], None], makes: tuple[Vector, ...]) -> None:
+        """VECTORs that follow what is held back."""
+        self._held.append(Drain((0, 0), makes, write))
+
+    def need(self, vector: Vector) -> None:
+        """Write what makes `vector`."""
+        while any(vector in drain.makes for drain in self._held):
+            self._release()
+
+    def finish(self) -> None:
+        """Write all that is held back."""
+        while self._held:
+            self._release()
+
+    def _make_room(self, task: Task, product: Product) -> None:
+        first, end = task.slots
+        while any(d.slots[0] < end and first < d.slots[1] for d in self._held):
+            self._release()
+        self.need(product.feed.vector)
+
+    def _product(self, product: Product) -> None:
+        feed = product.feed
+        self.assembly.product(
+            mode=product.mode,
+            groups=product.packed.groups,
+            activations=feed.region.address + product.first_group,
+            last=feed.last.address + product.first_group if feed.last else 0,
+            threshold=feed.threshold,
+            descriptors=product.descriptors,
+            weights=product.weights,
+            slots=product.packed.slots,
+        )
+
+    def _release(self) -> None:
+        self._held.popleft().write()
