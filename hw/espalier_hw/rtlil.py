@@ -1,7 +1,7 @@
 """Amaranth to RTLIL with identical modules shared.
 
-Amaranth emits one module per instance: 256 lanes are 256 equal modules. Merging them makes Verilog, simulation builds and
-synthesis several times shorter and keeps the hierarchy readable.
+Amaranth emits one module per instance: 256 lanes are 256 equal modules. Merging them makes Verilog,
+simulation builds and synthesis several times shorter and keeps the hierarchy readable.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ def share_modules(text: str) -> str:
         if not merged:
             break
         bodies = {
-            name: _CELL.sub(lambda m: m[1] + merged.get(m[2], m[2]) + m[3], body)
-            for name, body in bodies.items()
-            if name not in merged
+            name: _redirect(body, merged) for name, body in bodies.items() if name not in merged
         }
     return "".join(
         _HEADER + (_TOP if name == top else "") + f"module {name}\n{body}end\n\n"
         for name, body in bodies.items()
     )
+
+
+def _redirect(body: str, merged: dict[str, str]) -> str:
+    """A module's body with its cells pointing at the modules that were kept."""
+    return _CELL.sub(lambda m: m[1] + merged.get(m[2], m[2]) + m[3], body)
 
 
 def _meaning(body: str) -> str:

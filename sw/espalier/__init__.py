@@ -1,4 +1,5 @@
-"""Espalier: compress a PyTorch GRU, compile it, run it on a small FPGA with the same integers everywhere.
+"""Espalier: compress a PyTorch GRU, compile it, run it on a small FPGA with the same integers
+everywhere.
 
 The names below are loaded on first use, so that `import espalier` needs NumPy alone; `compress` and
 `compile` bring in torch (install the extra `espalier[torch]`).
@@ -25,7 +26,9 @@ __all__ = ["__version__", *_LAZY]
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'espalier' has no attribute {name!r}; it has: {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'espalier' has no attribute {name!r}; it has: {', '.join(__all__)}"
+        )
     value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value

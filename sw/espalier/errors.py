@@ -14,7 +14,8 @@ class UnsupportedModelError(EspalierError):
 
 
 class CapacityError(EspalierError):
-    """A size does not fit the accelerator's configuration, its accumulators or the opened window."""
+    """A size does not fit the accelerator's configuration, its accumulators or the opened
+    window."""
 
 
 class ProgramError(EspalierError, ValueError):

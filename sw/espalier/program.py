@@ -1,4 +1,5 @@
-"""A compiled program: what the accelerator runs and what the host must know of it, in one checked file."""
+"""A compiled program: what the accelerator runs and what the host must know of it, in one checked
+file."""
 
 from __future__ import annotations
 
@@ -24,10 +25,13 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """Instructions, weights and tables as the DDR image they are, with ports and layers beside them.
+    """Instructions, weights and tables as the DDR image they are, with ports and layers beside
+    them.
 
-    `image` is uint8 of a multiple of 16 bytes and lies at window offset 0; the first `instructions` beats of it are the
-    program. `entries` maps `setup`, `reset`, `run` to instruction addresses. `whole_sequence` says that a sequence cannot be cut
+    `image` is uint8 of a multiple of 16 bytes and lies at window offset 0; the first `instructions`
+    beats of it are the
+    program. `entries` maps `setup`, `reset`, `run` to instruction addresses. `whole_sequence` says
+    that a sequence cannot be cut
     (bidirectional models). Raises ProgramError when anything is inconsistent or out of range.
     """
 
@@ -46,13 +50,19 @@ class Program:
     def __post_init__(self) -> None:
         image = self.image
         if image.dtype != np.uint8 or image.ndim != 1 or len(image) % BEAT_BYTES:
-            raise ProgramError(f"the image must be bytes of a multiple of {BEAT_BYTES}, not {image.dtype} {image.shape}")
+            raise ProgramError(
+                f"the image must be bytes of a multiple of {BEAT_BYTES}, "
+                f"not {image.dtype} {image.shape}"
+            )
         if not 1 <= self.instructions <= min(self.config.program_depth, len(image) // BEAT_BYTES):
             raise ProgramError(
-                f"a program must have 1..{self.config.program_depth} instructions inside its image, not {self.instructions}"
+                f"a program must have 1..{self.config.program_depth} instructions inside its image, "
+                f"not {self.instructions}"
             )
         if set(self.entries) != set(ENTRIES):
-            raise ProgramError(f"a program must have the entries {ENTRIES}, not {tuple(self.entries)}")
+            raise ProgramError(
+                f"a program must have the entries {ENTRIES}, not {tuple(self.entries)}"
+            )
         for name, pc in self.entries.items():
             if not 0 <= pc < self.instructions:
                 raise ProgramError(f"entry {name!r} must be below {self.instructions}, not {pc}")
@@ -69,7 +79,9 @@ class Program:
         """All instructions. Raises ProgramError naming the address of an illegal one."""
         result = []
         for pc in range(self.instructions):
-            word = int.from_bytes(self.image[pc * BEAT_BYTES : (pc + 1) * BEAT_BYTES].tobytes(), "little")
+            word = int.from_bytes(
+                self.image[pc * BEAT_BYTES : (pc + 1) * BEAT_BYTES].tobytes(), "little"
+            )
             try:
                 result.append(isa.decode(word))
             except ValueError as error:
@@ -95,11 +107,17 @@ class Program:
             "notes": dict(self.notes),
         }
         text = json.dumps(body, sort_keys=True)
-        return {"format": FORMAT, "version": str(isa.VERSION), "program": text, "checksum": _checksum(text, self.image)}
+        return {
+            "format": FORMAT,
+            "version": str(isa.VERSION),
+            "program": text,
+            "checksum": _checksum(text, self.image),
+        }
 
     @staticmethod
     def load(path: str | Path) -> Program:
-        """Read a program; nothing in the file is executed. Raises ProgramError when it is not whole and unaltered."""
+        """Read a program; nothing in the file is executed. Raises ProgramError when it is not whole
+        and unaltered."""
         path = Path(path)
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
@@ -108,14 +126,22 @@ class Program:
                 metadata = file.metadata() or {}
                 image = file.get_tensor("image") if "image" in file.keys() else None  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
-            raise ProgramError(f"{path}: cannot be read as a program ({error}); compile it again") from error
+            raise ProgramError(
+                f"{path}: cannot be read as a program ({error}); compile it again"
+            ) from error
         if metadata.get("format") != FORMAT or image is None:
             raise ProgramError(f"{path}: is not an Espalier program")
         if metadata.get("version") != str(isa.VERSION):
-            raise ProgramError(f"{path}: has version {metadata.get('version')}, not {isa.VERSION}; compile it again")
+            raise ProgramError(
+                f"{path}: has version {metadata.get('version')}, not {isa.VERSION}; "
+                "compile it again"
+            )
         text = metadata.get("program", "")
         if metadata.get("checksum") != _checksum(text, image):
-            raise ProgramError(f"{path}: the checksum does not match, the file was altered or damaged; compile it again")
+            raise ProgramError(
+                f"{path}: the checksum does not match, the file was altered or damaged; "
+                "compile it again"
+            )
         return _from_json(text, image, path)
 
 
@@ -141,4 +167,6 @@ def _from_json(text: str, image: np.ndarray, path: Path) -> Program:
     except ProgramError as error:
         raise ProgramError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ProgramError(f"{path}: the description is malformed ({error}); compile it again") from error
+        raise ProgramError(
+            f"{path}: the description is malformed ({error}); compile it again"
+        ) from error

@@ -1,4 +1,5 @@
-"""Equal modules are merged, different ones are not, and the result still simulates as Verilog would read it."""
+"""Equal modules are merged, different ones are not, and the result still simulates as Verilog would
+read it."""
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
@@ -50,4 +51,6 @@ def test_different_leaves_stay():
 
 def test_the_top_is_marked_once():
     text = convert(Chain([3]))
-    assert text.count("attribute \\top 1") == 1 and text.index("attribute \\top 1") < text.index("module \\top\n")
+    assert text.count("attribute \\top 1") == 1 and text.index("attribute \\top 1") < text.index(
+        "module \\top\n"
+    )

@@ -1,4 +1,5 @@
-"""The reference machine against small programs worked out by hand and plain loops, instruction by instruction."""
+"""The reference machine against small programs worked out by hand and plain loops, instruction by
+instruction."""
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ def machine(*program, size=0x8000):
     """A TINY machine with `program` (opcode, fields) loaded; HALT is added."""
     window = bytearray(size)
     instructions = [Instruction(op, fields) for op, fields in (*program, (Opcode.HALT, {}))]
-    window[: 16 * len(instructions)] = b"".join(i.encode().to_bytes(16, "little") for i in instructions)
+    window[: 16 * len(instructions)] = b"".join(
+        i.encode().to_bytes(16, "little") for i in instructions
+    )
     result = Machine(TINY, window)
     result.start()
     result.load_program(len(instructions))
@@ -40,9 +43,13 @@ def test_loops_nest_and_a_count_of_zero_skips():
     m = run(
         (Opcode.SET, {"target": 2, "value": 3}),
         (Opcode.LOOP, {"use_register": 1, "register": 2, "end": 5}),
-        (Opcode.LOOP, {"count": 4, "end": 4}), add, (Opcode.END, {}),
+        (Opcode.LOOP, {"count": 4, "end": 4}),
+        add,
         (Opcode.END, {}),
-        (Opcode.LOOP, {"count": 0, "end": 8}), add, (Opcode.END, {}),
+        (Opcode.END, {}),
+        (Opcode.LOOP, {"count": 0, "end": 8}),
+        add,
+        (Opcode.END, {}),
     )
     assert m.registers[1] == 12
     assert m.counters["instructions"] == 2 + 3 * (1 + 4 * 2 + 1) + 1 + 1
@@ -82,9 +89,14 @@ def test_a_load_beyond_its_memory_is_undefined():
 
 def test_activations_are_dealt_to_arrays_by_groups():
     def setup(m):
-        m.window[OUT : OUT + 24] = bytes([1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0, 255, 254, 0, 0, 0, 0, 0, 0])
+        m.window[OUT : OUT + 24] = bytes(
+            [1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0, 255, 254, 0, 0, 0, 0, 0, 0]
+        )
 
-    m = run((Opcode.LOAD, {"memory": Memory.ACTIVATIONS, "address": 7, "count": 3, "offset": OUT}), setup=setup)
+    m = run(
+        (Opcode.LOAD, {"memory": Memory.ACTIVATIONS, "address": 7, "count": 3, "offset": OUT}),
+        setup=setup,
+    )
     assert m.memories.activations[0, 7].tolist() == [1, 2, 3, 4]
     assert m.memories.activations[1, 7].tolist() == [5, 6, 7, 8]
     assert m.memories.activations[0, 8].tolist() == [-1, -2, 0, 0]
@@ -92,7 +104,10 @@ def test_activations_are_dealt_to_arrays_by_groups():
 
 
 def test_load_increments_its_register():
-    load = (Opcode.LOAD, {"memory": Memory.VECTOR, "count": 1, "register": 3, "offset": OUT, "increment": -16})
+    load = (
+        Opcode.LOAD,
+        {"memory": Memory.VECTOR, "count": 1, "register": 3, "offset": OUT, "increment": -16},
+    )
     m, length = machine(load, load)
     m.registers[3] = 16
     m.run(0, length)
@@ -105,18 +120,32 @@ def test_items_fill_vector_sums_parameters_and_tables():
         m.window[OUT + 16 : OUT + 24] = np.array([-5, 6], "<i4").tobytes()
         word = PARAMETER.pack({"multiplier": 9, "shift": 3, "bias": -7})
         m.window[OUT + 32 : OUT + 40] = word.to_bytes(8, "little")
-        m.window[OUT + 48 : OUT + 56] = TABLE_ENTRY.pack({"base": -3, "slope": 2}).to_bytes(8, "little")
+        m.window[OUT + 48 : OUT + 56] = TABLE_ENTRY.pack({"base": -3, "slope": 2}).to_bytes(
+            8, "little"
+        )
 
     def load(memory, where, address):
-        return Opcode.LOAD, {"memory": memory, "address": address, "count": 1, "offset": OUT + where}
+        return Opcode.LOAD, {
+            "memory": memory,
+            "address": address,
+            "count": 1,
+            "offset": OUT + where,
+        }
 
     m = run(
-        load(Memory.VECTOR, 0, 2), load(Memory.SUMS, 16, 3), load(Memory.PARAMETERS, 32, 4),
-        load(Memory.TABLES, 48, 130), setup=setup,
+        load(Memory.VECTOR, 0, 2),
+        load(Memory.SUMS, 16, 3),
+        load(Memory.PARAMETERS, 32, 4),
+        load(Memory.TABLES, 48, 130),
+        setup=setup,
     ).memories
     assert m.vector[2].tolist() == [1, -2, 3, -4]
     assert m.sums[3].tolist() == [-5, 6, 0, 0]
-    assert [int(m.parameters[name][4, 0]) for name in ("multiplier", "shift", "bias")] == [9, 26, -7]
+    assert [int(m.parameters[name][4, 0]) for name in ("multiplier", "shift", "bias")] == [
+        9,
+        26,
+        -7,
+    ]
     assert (m.tables["base"][130], m.tables["slope"][130]) == (-3, 2)
 
 
@@ -127,7 +156,9 @@ def test_weights_and_descriptors_are_read_in_quads():
         raw = b""
         for a in range(2):
             for w in range(3):
-                quad = sum(ENTRY.pack({"digit": i - 4, "slot": 8 * a + w}) << (10 * i) for i in range(4))
+                quad = sum(
+                    ENTRY.pack({"digit": i - 4, "slot": 8 * a + w}) << (10 * i) for i in range(4)
+                )
                 raw += quad.to_bytes(16, "little")
         raw += descriptor(TINY).pack({"base": 1, "count2": 5}).to_bytes(16, "little") * 2
         m.window[OUT : OUT + len(raw)] = raw
@@ -144,21 +175,34 @@ def test_weights_and_descriptors_are_read_in_quads():
 
 
 def sparse_state(m, rng):
-    """Random weights, descriptors with counts 0..3, activations and last-sent values over the whole range."""
+    """Random weights, descriptors with counts 0..3, activations and last-sent values over the whole
+    range."""
     m.digits[:] = rng.integers(-8, 8, m.digits.shape)
     m.entry_slots[:] = rng.integers(0, 32, m.digits.shape)
     m.counts[:] = rng.integers(0, 4, m.counts.shape)
     m.bases[:] = rng.integers(0, 200, m.bases.shape)
-    m.activations[:] = rng.integers(-127, 128, m.activations.shape) * (rng.random(m.activations.shape) < 0.6)
+    m.activations[:] = rng.integers(-127, 128, m.activations.shape) * (
+        rng.random(m.activations.shape) < 0.6
+    )
     m.last[:] = rng.integers(-127, 128, m.last.shape)
 
 
 @pytest.mark.parametrize("mode", [Mode.PLAIN, Mode.DELTA, Mode.COMMIT])
 @pytest.mark.parametrize("threshold", [0, 40])
 def test_a_product_is_what_plain_loops_say(mode, threshold):
-    m, length = machine((Opcode.PRODUCT, {
-        "mode": mode, "threshold": threshold, "groups": 5, "activations": 3, "last": 9, "descriptors": 2,
-    }))
+    m, length = machine(
+        (
+            Opcode.PRODUCT,
+            {
+                "mode": mode,
+                "threshold": threshold,
+                "groups": 5,
+                "activations": 3,
+                "last": 9,
+                "descriptors": 2,
+            },
+        )
+    )
     sparse_state(m.memories, np.random.default_rng(threshold))
     s = m.memories
     slots, last = s.slots.copy(), s.last.copy()
@@ -175,7 +219,9 @@ def test_a_product_is_what_plain_loops_say(mode, threshold):
                     visits, words = visits + times, words + times * k
                     for w in range(word, word + k):
                         for lane in range(4):
-                            slots[a, s.entry_slots[a, w, lane], lane] += s.digits[a, w, lane] * delta
+                            slots[a, s.entry_slots[a, w, lane], lane] += (
+                                s.digits[a, w, lane] * delta
+                            )
                     if mode is Mode.COMMIT:
                         last[a, 9 + g, column] = x
                 else:
@@ -199,7 +245,10 @@ def test_slots_wrap_at_twenty_bits():
 
 
 def test_clear_forgets_what_was_sent():
-    m = run((Opcode.PRODUCT, {"mode": Mode.CLEAR, "groups": 2, "last": 1}), setup=lambda m: m.memories.last.fill(5))
+    m = run(
+        (Opcode.PRODUCT, {"mode": Mode.CLEAR, "groups": 2, "last": 1}),
+        setup=lambda m: m.memories.last.fill(5),
+    )
     assert m.memories.last[:, :, 0].tolist() == [[5, 0, 0] + [5] * 61] * 2
 
 
@@ -209,7 +258,10 @@ def test_drain_joins_planes_sums_arrays_and_clears():
         m.memories.slots[:, 6] = [[1, 1, 1, 1], [0, 0, 0, -1]]
 
     m = run(
-        vector(source=Source.DRAIN, planes=1, drain=4, plane_stride=2, write_vector=1, vector_address=9), setup=setup
+        vector(
+            source=Source.DRAIN, planes=1, drain=4, plane_stride=2, write_vector=1, vector_address=9
+        ),
+        setup=setup,
     )
     assert m.memories.vector[9].tolist() == [27, 38, 49, 44]
     assert not m.memories.slots.any()
@@ -234,20 +286,35 @@ def test_sum_memory(sums, total, stored):
 
 
 def test_every_stage_in_order():
-    """One element through scale, multiply, table, interpolate, worked out with the spec's own functions."""
+    """One element through scale, multiply, table, interpolate, worked out with the spec's own
+    functions."""
 
     def setup(m):
         s = m.memories
         s.vector[0:4] = [[3000] * 4, [-9000] * 4, [16384] * 4, [0] * 4]
-        s.parameters["multiplier"][1], s.parameters["shift"][1], s.parameters["bias"][1] = 700, 8, 33
+        s.parameters["multiplier"][1], s.parameters["shift"][1], s.parameters["bias"][1] = (
+            700,
+            8,
+            33,
+        )
         table = np.array(numerics.make_table(*numerics.FUNCTIONS["tanh"]))
         s.tables["base"][128:], s.tables["slope"][128:] = table.T
 
     m = run(
         (Opcode.SET, {"target": 4, "value": OUT}),
         vector(
-            source=Source.OPERAND, scale=1, parameters=1, combine=Combine.MULTIPLY, operand1=1, interpolate=1,
-            operand2=2, function=Function.TABLE1, write_columns=1, column_address=5, store=Store.VALUES, register=4,
+            source=Source.OPERAND,
+            scale=1,
+            parameters=1,
+            combine=Combine.MULTIPLY,
+            operand1=1,
+            interpolate=1,
+            operand2=2,
+            function=Function.TABLE1,
+            write_columns=1,
+            column_address=5,
+            store=Store.VALUES,
+            register=4,
         ),
         setup=setup,
     )
@@ -278,6 +345,10 @@ def test_the_observer_sees_the_work():
     m.memories.activations[1, 0, 0] = 3
     m.memories.counts[1, 0, 0] = 2
     m.run(0, length)
-    assert [(pc, op) for pc, op, _ in seen] == [(0, Opcode.PRODUCT), (1, Opcode.VECTOR), (2, Opcode.HALT)]
+    assert [(pc, op) for pc, op, _ in seen] == [
+        (0, Opcode.PRODUCT),
+        (1, Opcode.VECTOR),
+        (2, Opcode.HALT),
+    ]
     assert seen[0][2].tolist() == [[0, 0], [1, 2]] and seen[1][2] == 0
     assert isa.disassemble(isa.decode(m.memories.program[1])) == "VECTOR count=1 source=zero"

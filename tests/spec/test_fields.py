@@ -1,4 +1,5 @@
-"""One declaration is encoder, decoder and range check: round trips, refusals, and hand-made words."""
+"""One declaration is encoder, decoder and range check: round trips, refusals, and hand-made
+words."""
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,18 @@ from espalier.spec.memory import ENTRY, PARAMETER, Memory, beats, descriptor, lo
 
 
 def legal(field):
-    return st.sampled_from([int(c) for c in field.choices]) if field.choices else st.integers(field.low, field.high)
+    return (
+        st.sampled_from([int(c) for c in field.choices])
+        if field.choices
+        else st.integers(field.low, field.high)
+    )
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS.values(), ENTRY, PARAMETER, descriptor(TINY)], ids=lambda layout: layout.name)
+@pytest.mark.parametrize(
+    "layout",
+    [*LAYOUTS.values(), ENTRY, PARAMETER, descriptor(TINY)],
+    ids=lambda layout: layout.name,
+)
 @given(data=st.data())
 def test_unpack_inverts_pack(layout, data):
     values = {field.name: data.draw(legal(field)) for field in layout.fields}
@@ -24,10 +33,14 @@ def test_unpack_inverts_pack(layout, data):
 
 def test_pack_by_hand():
     assert ENTRY.pack({"digit": -8, "slot": 31}) == 0b0_11111_1000
-    assert PARAMETER.pack({"multiplier": 1, "shift": 2, "bias": -1}) == (0xFFFFF << 20) | (2 << 18) | 1
+    assert (
+        PARAMETER.pack({"multiplier": 1, "shift": 2, "bias": -1}) == (0xFFFFF << 20) | (2 << 18) | 1
+    )
 
 
-@pytest.mark.parametrize(("name", "value"), [("digit", 8), ("digit", -9), ("slot", 32), ("slot", -1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("digit", 8), ("digit", -9), ("slot", 32), ("slot", -1)]
+)
 def test_pack_refuses_values_outside(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be in .* not {value}"):
         ENTRY.pack({name: value})
@@ -74,7 +87,10 @@ def test_disassembly_names_what_matters():
 )
 def test_check_refuses_vectors_outside(fields, message):
     with pytest.raises(ValueError, match=message):
-        isa.check(Instruction(Opcode.VECTOR, {f.name: 0 for f in LAYOUTS[Opcode.VECTOR].fields} | fields), TINY)
+        isa.check(
+            Instruction(Opcode.VECTOR, {f.name: 0 for f in LAYOUTS[Opcode.VECTOR].fields} | fields),
+            TINY,
+        )
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)

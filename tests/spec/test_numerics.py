@@ -33,12 +33,18 @@ def test_digits_are_balanced_and_sum_up(weight):
 
 
 @given(
-    st.integers(-(1 << 26), (1 << 26) - 1), st.integers(0, (1 << 18) - 1),
-    st.sampled_from(n.SHIFTS), st.integers(n.BIAS_MIN, n.BIAS_MAX),
+    st.integers(-(1 << 26), (1 << 26) - 1),
+    st.integers(0, (1 << 18) - 1),
+    st.sampled_from(n.SHIFTS),
+    st.integers(n.BIAS_MIN, n.BIAS_MAX),
 )
 def test_scale_sum_is_within_a_sixteenth_of_exact(total, multiplier, shift, bias):
     exact = Fraction(total * multiplier, 1 << shift) + Fraction(bias, 16)
-    assert Fraction(-1, 2) - Fraction(1, 16) <= n.scale_sum(total, multiplier, shift, bias) - exact <= Fraction(1, 2)
+    assert (
+        Fraction(-1, 2) - Fraction(1, 16)
+        <= n.scale_sum(total, multiplier, shift, bias) - exact
+        <= Fraction(1, 2)
+    )
 
 
 def test_scale_sum_by_hand():
@@ -62,7 +68,8 @@ def test_row_scale_refuses(scale):
 
 @pytest.mark.parametrize(("name", "bound"), [("sigmoid", 2.0**-12), ("tanh", 2.0**-11)])
 def test_tables_follow_their_function_over_the_whole_range(name, bound):
-    """The chord's error is at most step^2/8·max|f''| (sigmoid 0.0962, tanh 0.7698) plus a few roundings of 2^-16."""
+    """The chord's error is at most step^2/8·max|f''| (sigmoid 0.0962, tanh 0.7698) plus a few
+    roundings of 2^-16."""
     function, input_scale, output_scale = n.FUNCTIONS[name]
     table = np.array(n.make_table(function, input_scale, output_scale), np.int64)
     x = np.arange(n.VALUE_MIN, n.VALUE_MAX + 1)
@@ -81,7 +88,15 @@ def test_interpolate_ends_are_exact():
 
 
 def test_column_input_is_the_rounded_upper_byte():
-    assert [n.column_input(v) for v in (-32768, -129, -128, 0, 127, 128, 32767)] == [-128, -1, 0, 0, 0, 1, 128]
+    assert [n.column_input(v) for v in (-32768, -129, -128, 0, 127, 128, 32767)] == [
+        -128,
+        -1,
+        0,
+        0,
+        0,
+        1,
+        128,
+    ]
 
 
 def test_quantize_saturates():

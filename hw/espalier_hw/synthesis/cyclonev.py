@@ -1,7 +1,9 @@
-"""`make synth`: every unit through Yosys' `synth_intel_alm`, summed up against the DE1-SoC's Cyclone V.
+"""`make synth`: every unit through Yosys' `synth_intel_alm`, summed up against the DE1-SoC's
+Cyclone V.
 
-The estimate pairs LUTs ideally: ALMs = ALUT6 + (ALUT2..5 + ARITH)/2 + MLAB/2 (20 MLAB cells are 10 ALMs); flip-flops ride along up
-to 4 an ALM. Quartus is expected 15-25 % lower. Equal modules are synthesised once and counted as often as they stand there.
+The estimate pairs LUTs ideally: ALMs = ALUT6 + (ALUT2..5 + ARITH)/2 + MLAB/2 (20 MLAB cells are 10
+ALMs); flip-flops ride along up to 4 an ALM. Quartus is expected 15-25 % lower. Equal modules are
+synthesised once and counted as often as they stand there.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Usage:
 
 
 def measure(component: Elaboratable) -> dict[str, Usage]:
-    """Usage by unit: the submodules of `component` two levels down (`engine.array`), and the whole under ''."""
+    """Usage by unit: the submodules of `component` two levels down (`engine.array`), and the whole
+    under ''."""
     cells: dict[str, Counter[str]] = {}
     for path, counts in hierarchy_counts(component, SYNTHESIS).items():
         unit = ".".join(part.rstrip("0123456789").rstrip("_") for part in path[:2])
@@ -76,7 +79,8 @@ def excesses(total: Usage) -> list[str]:
     """What does not fit, in words."""
     used = {"alms": total.alms, "m10k": total.m10k, "dsp": total.dsp}
     return [
-        f"{name}: {used[name]:.0f} of {CHIP[name]} is {used[name] / CHIP[name]:.0%}, more than {LIMITS[name]:.0%}"
+        f"{name}: {used[name]:.0f} of {CHIP[name]} is {used[name] / CHIP[name]:.0%}, "
+        f"more than {LIMITS[name]:.0%}"
         for name in CHIP
         if used[name] > LIMITS[name] * CHIP[name]
     ]
@@ -84,15 +88,20 @@ def excesses(total: Usage) -> list[str]:
 
 def table(usage: Mapping[str, Usage]) -> str:
     """The budget by unit as Markdown."""
-    lines = ["| unit | ALM (est.) | M10K | MLAB cells | DSP | FF |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| unit | ALM (est.) | M10K | MLAB cells | DSP | FF |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for unit, u in usage.items():
         if unit:
-            lines.append(f"| {unit} | {u.alms:.0f} | {u.m10k} | {u.mlab} | {u.dsp:g} | {u.flip_flops} |")
+            lines.append(
+                f"| {unit} | {u.alms:.0f} | {u.m10k} | {u.mlab} | {u.dsp:g} | {u.flip_flops} |"
+            )
     total = usage[""]
     lines.append(
         f"| **all** | **{total.alms:.0f}** ({total.alms / CHIP['alms']:.0%}) | **{total.m10k}** "
-        f"({total.m10k / CHIP['m10k']:.0%}) | {total.mlab} | **{total.dsp:g}** ({total.dsp / CHIP['dsp']:.0%}) "
-        f"| {total.flip_flops} |"
+        f"({total.m10k / CHIP['m10k']:.0%}) | {total.mlab} | **{total.dsp:g}** "
+        f"({total.dsp / CHIP['dsp']:.0%}) | {total.flip_flops} |"
     )
     return "\n".join(lines)
 
@@ -109,7 +118,10 @@ def main() -> int:
     parser.add_argument("--config", default="DE1_SOC", help="preset to synthesise")
     arguments = parser.parse_args()
     config = preset(arguments.config)
-    print(f"Synthesising {config.name} ({config.total_lanes} lanes) with Yosys; this takes minutes.", file=sys.stderr)
+    print(
+        f"Synthesising {config.name} ({config.total_lanes} lanes) with Yosys; this takes minutes.",
+        file=sys.stderr,
+    )
     usage = synthesize(config)
     print(f"{config.name}: {config.total_lanes} lanes, Yosys {SYNTHESIS}\n\n{table(usage)}")
     problems = excesses(usage[""])

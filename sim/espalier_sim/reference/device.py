@@ -1,4 +1,5 @@
-"""The reference machine behind the transport that every device offers: registers and a window of memory."""
+"""The reference machine behind the transport that every device offers: registers and a window of
+memory."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ WINDOW_BYTES = 1 << 26
 
 
 class ReferenceTransport:
-    """Registers and window of one reference machine; a START runs to its end at once. See `runtime.transport.Transport`."""
+    """Registers and window of one reference machine; a START runs to its end at once. See
+    `runtime.transport.Transport`."""
 
-    def __init__(self, config: Config, window_bytes: int = WINDOW_BYTES, observer: Observer | None = None):
+    def __init__(
+        self, config: Config, window_bytes: int = WINDOW_BYTES, observer: Observer | None = None
+    ):
         self.config, self.window_base, self.window_bytes = config, 0, window_bytes
         self.window = bytearray(window_bytes)
         self.machine = Machine(config, self.window, observer)
@@ -30,7 +34,9 @@ class ReferenceTransport:
             return self.machine.registers[int(name[1:])]
         for suffix, shift in (("_LOW", 0), ("_HIGH", 32)):
             if name.endswith(suffix):
-                return (self.machine.counters[name.removesuffix(suffix).lower()] >> shift) & 0xFFFFFFFF
+                return (
+                    self.machine.counters[name.removesuffix(suffix).lower()] >> shift
+                ) & 0xFFFFFFFF
         return self._values[name]
 
     def write_register(self, name: str, value: int) -> None:
@@ -60,7 +66,10 @@ class ReferenceTransport:
             self._values.update(STATUS=int(Status.DONE), FAULT=int(Fault.NONE))
         except FaultRaised as fault:
             self._values.update(
-                STATUS=int(Status.FAULT), FAULT=int(fault.cause), FAULT_PC=machine.pc, FAULT_ADDRESS=fault.address
+                STATUS=int(Status.FAULT),
+                FAULT=int(fault.cause),
+                FAULT_PC=machine.pc,
+                FAULT_ADDRESS=fault.address,
             )
 
     def read(self, offset: int, size: int) -> bytes:
@@ -75,7 +84,9 @@ class ReferenceTransport:
 
     def _inside(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.window_bytes:
-            raise ValueError(f"window access must lie in 0..{self.window_bytes}, not {offset}..{offset + size}")
+            raise ValueError(
+                f"window access must lie in 0..{self.window_bytes}, not {offset}..{offset + size}"
+            )
 
     def wait(self, timeout_s: float) -> None:
         """A run has always ended when START returns."""

@@ -1,7 +1,8 @@
 """The reference machine: this is the living definition of the instruction set.
 
-It executes a program strictly in order, one instruction after the other, on NumPy integers. The RTL does the same work
-concurrently; its outputs, every word written to DDR and its event counters must be equal to those here.
+It executes a program strictly in order, one instruction after the other, on NumPy integers. The RTL
+does the same work concurrently; its outputs, every word written to DDR and its event counters must
+be equal to those here.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from .memories import Memories
 
 MASK32 = (1 << 32) - 1
 Observer = Callable[[int, Instruction, Any], None]
-"""Called after each instruction with pc, instruction and its work: PRODUCT: int array [A, 2] of (column visits with
-words, words) per array; LOAD and VECTOR: DDR beats; others None."""
+"""Called after each instruction with pc, instruction and its work: PRODUCT: int array [A, 2] of
+(column visits with words, words) per array; LOAD and VECTOR: DDR beats; others None."""
 
 
 class FaultRaised(Exception):
@@ -34,7 +35,8 @@ class FaultRaised(Exception):
 
 
 class UndefinedError(Exception):
-    """The program does something whose result the contract leaves open: a compiler's error, never a user's."""
+    """The program does something whose result the contract leaves open: a compiler's error, never a
+    user's."""
 
 
 def wrap(value: np.ndarray, bits: int) -> np.ndarray:
@@ -77,7 +79,8 @@ class Machine:
         }
 
     def load_program(self, length: int) -> None:
-        """What Control.LOAD_PROGRAM does. Raises FaultRaised when the program does not fit memory or window."""
+        """What Control.LOAD_PROGRAM does. Raises FaultRaised when the program does not fit memory
+        or window."""
         if length > self.config.program_depth:
             raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
         if length:
@@ -148,7 +151,9 @@ class Machine:
     def _load(self, memory: Memory, chip_address: int, count: int, address: int) -> int:
         n = beats(self.config, memory, count)
         self._window_check(address, n * BEAT_BYTES)
-        self.memories.load(memory, chip_address, count, bytes(self.window[address : address + n * BEAT_BYTES]))
+        self.memories.load(
+            memory, chip_address, count, bytes(self.window[address : address + n * BEAT_BYTES])
+        )
         self.counters["read_beats"] += n
         return n
 
@@ -184,10 +189,15 @@ class Machine:
             if i["mode"] == Mode.COMMIT:
                 last[visited] = x[visited]
         counts = m.counts[:, i["descriptors"] : i["descriptors"] + n]
-        return self._visit(sent, visited, counts, m.bases[:, i["descriptors"] : i["descriptors"] + n])
+        return self._visit(
+            sent, visited, counts, m.bases[:, i["descriptors"] : i["descriptors"] + n]
+        )
 
-    def _visit(self, sent: np.ndarray, visited: np.ndarray, counts: np.ndarray, bases: np.ndarray) -> np.ndarray:
-        """Add every visited column's weights times `sent` into the slots. All arguments [A, groups, G] but bases."""
+    def _visit(
+        self, sent: np.ndarray, visited: np.ndarray, counts: np.ndarray, bases: np.ndarray
+    ) -> np.ndarray:
+        """Add every visited column's weights times `sent` into the slots. All arguments [A, groups,
+        G] but bases."""
         m, c = self.memories, self.config
         starts = bases[:, :, None] + np.cumsum(counts, 2) - counts
         array, group, column = np.nonzero(visited & (counts > 0))
@@ -199,7 +209,9 @@ class Machine:
             raise UndefinedError(f"instruction {self.pc}: a column lies beyond the weight memory")
         owner = np.repeat(array, k)
         products = m.digits[owner, word] * np.repeat(x, k)[:, None]
-        flat = (owner[:, None] * m.slots.shape[1] + m.entry_slots[owner, word]) * c.lanes + np.arange(c.lanes)
+        flat = (
+            owner[:, None] * m.slots.shape[1] + m.entry_slots[owner, word]
+        ) * c.lanes + np.arange(c.lanes)
         total = np.bincount(flat.ravel(), weights=products.ravel(), minlength=m.slots.size)
         m.slots[:] = wrap(m.slots + total.astype(np.int64).reshape(m.slots.shape), ACCUMULATOR_BITS)
         twice = np.abs(sent[visited]) > numerics.COLUMN_MAX
@@ -223,7 +235,10 @@ class Machine:
             value = saturate(numerics.multiply_values(value, other) if multiply else value + other)
         value = self._function(i, value)
         if i["interpolate"]:
-            gate, other = m.vector[i["operand2"] : i["operand2"] + n], m.vector[i["operand0"] : i["operand0"] + n]
+            gate, other = (
+                m.vector[i["operand2"] : i["operand2"] + n],
+                m.vector[i["operand0"] : i["operand0"] + n],
+            )
             value = saturate(numerics.interpolate(value, gate, other))
         self._write(i, value)
         if i["store"] == Store.NONE:
@@ -275,7 +290,9 @@ class Machine:
             first = (i["function"] - Function.TABLE0) * numerics.TABLE_SEGMENTS
             where = first + numerics.table_segment(value)
             tables = self.memories.tables
-            return saturate(numerics.table_value(value, tables["base"][where], tables["slope"][where]))
+            return saturate(
+                numerics.table_value(value, tables["base"][where], tables["slope"][where])
+            )
         return value
 
     def _write(self, i: Instruction, value: np.ndarray) -> None:
@@ -283,6 +300,10 @@ class Machine:
         if i["write_vector"]:
             m.vector[i["vector_address"] : i["vector_address"] + i["count"]] = value
         if i["write_columns"]:
-            groups = numerics.column_input(value).clip(numerics.COLUMN_MIN, numerics.COLUMN_MAX).reshape(-1, c.group)
+            groups = (
+                numerics.column_input(value)
+                .clip(numerics.COLUMN_MIN, numerics.COLUMN_MAX)
+                .reshape(-1, c.group)
+            )
             g = np.arange(len(groups))
             m.activations[g % c.arrays, i["column_address"] + g // c.arrays] = groups

@@ -1,10 +1,12 @@
-"""On-chip memories of the reference machine: arrays of integers, and how a LOAD fills them from DDR bytes."""
+"""On-chip memories of the reference machine: arrays of integers, and how a LOAD fills them from DDR
+bytes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from espalier.spec.config import BEAT_BYTES, SLOTS, Config
+from espalier.spec.fields import Layout
 from espalier.spec.isa import INSTRUCTION_BYTES
 from espalier.spec.memory import (
     ENTRY,
@@ -16,7 +18,6 @@ from espalier.spec.memory import (
     descriptor,
     items_per_address,
 )
-from espalier.spec.fields import Layout
 from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS
 
 
@@ -24,7 +25,9 @@ def unpack(words: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     """All fields of uint64 words as int64 arrays."""
     result, position = {}, 0
     for field in layout.fields:
-        value = ((words >> np.uint64(position)) & np.uint64((1 << field.width) - 1)).astype(np.int64)
+        value = ((words >> np.uint64(position)) & np.uint64((1 << field.width) - 1)).astype(
+            np.int64
+        )
         if field.signed:
             value -= (value >> (field.width - 1)) << field.width
         result[field.name] = value
@@ -35,8 +38,10 @@ def unpack(words: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
 class Memories:
     """State of every memory, zero at power-up. Shapes: arrays A, lanes L, group G, vector lanes V.
 
-    slots [A, 32, L] · digits, entry_slots [A, weight_depth, L] · bases [A, descriptor_depth], counts [.., G] ·
-    activations, last [A, column_depth, G] · vector, sums [chunks, V] · parameters {name: [chunks, V]} · tables {name: [tables·128]} ·
+    slots [A, 32, L] · digits, entry_slots [A, weight_depth, L] · bases [A, descriptor_depth],
+    counts [.., G] ·
+    activations, last [A, column_depth, G] · vector, sums [chunks, V] · parameters {name: [chunks,
+    V]} · tables {name: [tables·128]} ·
     program: 128-bit integers.
     """
 
@@ -52,12 +57,17 @@ class Memories:
         self.last = np.zeros((a, c.column_depth, c.group), np.int64)
         self.vector = np.zeros((c.vector_depth, v), np.int64)
         self.sums = np.zeros((c.sum_depth, v), np.int64)
-        self.parameters = {f.name: np.zeros((c.parameter_depth, v), np.int64) for f in PARAMETER.fields}
-        self.tables = {f.name: np.zeros(c.tables * TABLE_SEGMENTS, np.int64) for f in TABLE_ENTRY.fields}
+        self.parameters = {
+            f.name: np.zeros((c.parameter_depth, v), np.int64) for f in PARAMETER.fields
+        }
+        self.tables = {
+            f.name: np.zeros(c.tables * TABLE_SEGMENTS, np.int64) for f in TABLE_ENTRY.fields
+        }
         self.program = [0] * c.program_depth
 
     def load(self, memory: Memory, address: int, count: int, raw: bytes) -> None:
-        """Fill `count` units from `address` with the beats `raw`, in the formats of `espalier.spec.memory`."""
+        """Fill `count` units from `address` with the beats `raw`, in the formats of
+        `espalier.spec.memory`."""
         if memory is Memory.PROGRAM:
             for i in range(count):
                 word = raw[i * INSTRUCTION_BYTES : (i + 1) * INSTRUCTION_BYTES]
@@ -77,15 +87,20 @@ class Memories:
         c = self.config
         per_array = beats(c, Memory.WEIGHTS, count) // c.arrays
         bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
-        bits = bits.reshape(c.arrays, per_array, 8 * BEAT_BYTES)[:, :, : c.quads_per_beat * QUAD_BITS]
+        bits = bits.reshape(c.arrays, per_array, 8 * BEAT_BYTES)[
+            :, :, : c.quads_per_beat * QUAD_BITS
+        ]
         entries = bits.reshape(c.arrays, -1, ENTRY.width)[:, : count * c.lanes]
-        words = (entries.astype(np.uint64) << np.arange(ENTRY.width, dtype=np.uint64)).sum(-1, dtype=np.uint64)
+        words = (entries.astype(np.uint64) << np.arange(ENTRY.width, dtype=np.uint64)).sum(
+            -1, dtype=np.uint64
+        )
         fields = unpack(words.reshape(c.arrays, count, c.lanes), ENTRY)
         self.digits[:, address : address + count] = fields["digit"]
         self.entry_slots[:, address : address + count] = fields["slot"]
 
     def _load_items(self, memory: Memory, address: int, items: np.ndarray) -> None:
-        """Items fill the memory's parts one after the other from `address`; a last address may be filled in part."""
+        """Items fill the memory's parts one after the other from `address`; a last address may be
+        filled in part."""
         c = self.config
         if memory is Memory.TABLES:
             for name, values in unpack(items, TABLE_ENTRY).items():

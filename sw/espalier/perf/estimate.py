@@ -15,9 +15,11 @@ CLOCK_HZ = 100e6
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Modelled cost of one run of `steps` time steps; two operations (multiply, add) per multiply-accumulate.
+    """Modelled cost of one run of `steps` time steps; two operations (multiply, add) per
+    multiply-accumulate.
 
-    `actual` counts the stored entries that are multiplied (digits), `effective` the multiply-accumulates of the dense model.
+    `actual` counts the stored entries that are multiplied (digits), `effective` the
+    multiply-accumulates of the dense model.
     """
 
     config: Config
@@ -33,7 +35,9 @@ class Estimate:
     @property
     def busy(self) -> float:
         """Share of the lane-cycles that multiply while a product runs."""
-        return self.words / (self.config.arrays * self.product_cycles) if self.product_cycles else 0.0
+        return (
+            self.words / (self.config.arrays * self.product_cycles) if self.product_cycles else 0.0
+        )
 
     @property
     def actual_per_cycle(self) -> float:
@@ -60,10 +64,14 @@ class Estimate:
 
 def dense_macs(program: Program, steps: int) -> int:
     """Multiply-accumulates of the uncompressed model over `steps` time steps."""
-    return sum(layer.rows * layer.columns * (steps if layer.per_step else 1) for layer in program.layers)
+    return sum(
+        layer.rows * layer.columns * (steps if layer.per_step else 1) for layer in program.layers
+    )
 
 
-def of_timeline(program: Program, steps: int, timeline: Timeline, clock_hz: float = CLOCK_HZ) -> Estimate:
+def of_timeline(
+    program: Program, steps: int, timeline: Timeline, clock_hz: float = CLOCK_HZ
+) -> Estimate:
     """The estimate that belongs to a simulated timeline, of expected or of exact work."""
     return Estimate(
         config=program.config,

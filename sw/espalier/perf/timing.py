@@ -1,9 +1,11 @@
 """When each instruction starts and ends: the units' throughputs and latencies as the RTL has them.
 
-Instructions issue in order, one every `issue` cycles, each when the units it waits for are far enough. A unit runs its instructions in
-order: the engine's arrays each on their own, at one weight word a cycle; the vector unit one chunk (or one plane of it) a
-cycle; the loader one beat of weights or one item a cycle; the store one beat a cycle. A drained chunk takes one cycle away
-from every array. The constants are latencies of the RTL, held to its counters by a test.
+Instructions issue in order, one every `issue` cycles, each when the units it waits for are far
+enough. A unit runs its instructions in
+order: the engine's arrays each on their own, at one weight word a cycle; the vector unit one chunk
+(or one plane of it) a cycle; the loader one beat of weights or one item a cycle; the store one beat
+a cycle. A drained chunk takes one cycle away from every array. The constants are latencies of the
+RTL, held to its counters by a test.
 """
 
 from __future__ import annotations
@@ -157,7 +159,9 @@ class _Clock:
 
     def _load(self, at: float, i: Instruction, beats: int) -> None:
         t = self.latencies
-        cycles = beats if i["memory"] in (Memory.WEIGHTS, Memory.PROGRAM) else max(i["count"], beats)
+        cycles = (
+            beats if i["memory"] in (Memory.WEIGHTS, Memory.PROGRAM) else max(i["count"], beats)
+        )
         if i["memory"] == Memory.DESCRIPTORS:
             cycles = 2 * beats
         end = max(at + t.load + t.memory, self.free["load"]) + cycles

@@ -1,8 +1,9 @@
 """Which instructions a program executes, and the work each one is expected to do, without any data.
 
-Control flow of a program depends on the number of steps only, so its trace is known before anything runs. The work of a PRODUCT is
-taken from the column counts in the program's own image: every column is visited with probability `nonzero`.
-The reference machine's observer yields the same kind of trace with exact work.
+Control flow of a program depends on the number of steps only, so its trace is known before anything
+runs. The work of a PRODUCT is taken from the column counts in the program's own image: every column
+is visited with probability `nonzero`. The reference machine's observer yields the same kind of
+trace with exact work.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ MASK32 = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Step:
-    """One executed instruction. `work` is [A, 2] (visits, words) per array for a PRODUCT, DDR beats for LOAD and VECTOR."""
+    """One executed instruction. `work` is [A, 2] (visits, words) per array for a PRODUCT, DDR beats
+    for LOAD and VECTOR."""
 
     pc: int
     instruction: Instruction

@@ -71,17 +71,23 @@ class Config:
             f"lanes must be at most 4 x vector_lanes ({self.vector_lanes}), not {self.lanes}",
         )
         self._require(
-            self.vector_lanes % 4 == 0, f"vector_lanes must be a multiple of 4, not {self.vector_lanes}"
+            self.vector_lanes % 4 == 0,
+            f"vector_lanes must be a multiple of 4, not {self.vector_lanes}",
         )
         self._require(self.group in (4, 8), f"group must be 4 or 8, not {self.group}")
         self._require(
             self.vector_lanes % self.group == 0 and self.vector_lanes // self.group <= self.arrays,
-            f"vector_lanes must be 1..{self.arrays} groups of {self.group}, not {self.vector_lanes}",
+            f"vector_lanes must be 1..{self.arrays} groups of {self.group}, "
+            f"not {self.vector_lanes}",
         )
         self._require(self.tables <= 4, f"tables must be at most 4, not {self.tables}")
         limits = {
-            "weight_depth": 1 << 16, "column_depth": 1 << 10, "descriptor_depth": 1 << 10,
-            "vector_depth": 1 << 10, "parameter_depth": 1 << 10, "sum_depth": 1 << 10,
+            "weight_depth": 1 << 16,
+            "column_depth": 1 << 10,
+            "descriptor_depth": 1 << 10,
+            "vector_depth": 1 << 10,
+            "parameter_depth": 1 << 10,
+            "sum_depth": 1 << 10,
             "program_depth": 1 << 16,
         }
         for size, limit in limits.items():
@@ -109,7 +115,8 @@ class Config:
 
     @property
     def tile_chunks(self) -> int:
-        """Chunks in the slots at once; chunk c lies in slot c div slot_chunks, lanes from (c mod slot_chunks)·V."""
+        """Chunks in the slots at once; chunk c lies in slot c div slot_chunks, lanes from (c mod
+        slot_chunks)·V."""
         return SLOTS * self.slot_chunks
 
     @property
@@ -124,9 +131,12 @@ class Config:
 
     @property
     def identity(self) -> int:
-        """32-bit hash of all sizes (not the name): the hardware id that a program is checked against."""
+        """32-bit hash of all sizes (not the name): the hardware id that a program is checked
+        against."""
         sizes = {key: value for key, value in asdict(self).items() if key != "name"}
-        return int.from_bytes(hashlib.sha256(repr(sorted(sizes.items())).encode()).digest()[:4], "little")
+        return int.from_bytes(
+            hashlib.sha256(repr(sorted(sizes.items())).encode()).digest()[:4], "little"
+        )
 
     def chunks(self, elements: int) -> int:
         """Chunks that hold `elements` elements."""
@@ -138,16 +148,49 @@ class Config:
 
 
 TINY = Config(
-    name="TINY", arrays=2, lanes=4, vector_lanes=4, group=4, weight_depth=256, column_depth=64,
-    descriptor_depth=128, vector_depth=128, parameter_depth=128, sum_depth=128, tables=2, program_depth=256,
+    name="TINY",
+    arrays=2,
+    lanes=4,
+    vector_lanes=4,
+    group=4,
+    weight_depth=256,
+    column_depth=64,
+    descriptor_depth=128,
+    vector_depth=128,
+    parameter_depth=128,
+    sum_depth=128,
+    tables=2,
+    program_depth=256,
 )
 SMALL = Config(
-    name="SMALL", arrays=4, lanes=16, vector_lanes=8, group=8, weight_depth=1024, column_depth=256,
-    descriptor_depth=256, vector_depth=512, parameter_depth=512, sum_depth=512, tables=2, program_depth=512,
+    name="SMALL",
+    arrays=4,
+    lanes=16,
+    vector_lanes=8,
+    group=8,
+    weight_depth=1024,
+    column_depth=256,
+    descriptor_depth=256,
+    vector_depth=512,
+    parameter_depth=512,
+    sum_depth=512,
+    tables=2,
+    program_depth=512,
 )
 DE1_SOC = Config(
-    name="DE1_SOC", arrays=8, lanes=32, vector_lanes=16, group=8, weight_depth=768, column_depth=256,
-    descriptor_depth=256, vector_depth=512, parameter_depth=256, sum_depth=256, tables=2, program_depth=512,
+    name="DE1_SOC",
+    arrays=8,
+    lanes=32,
+    vector_lanes=16,
+    group=8,
+    weight_depth=768,
+    column_depth=256,
+    descriptor_depth=256,
+    vector_depth=512,
+    parameter_depth=256,
+    sum_depth=256,
+    tables=2,
+    program_depth=512,
 )
 PRESETS = {config.name: config for config in (TINY, SMALL, DE1_SOC)}
 

@@ -1,4 +1,5 @@
-"""Declared bit-fields: one declaration is the layout, the encoder, the decoder and the range check."""
+"""Declared bit-fields: one declaration is the layout, the encoder, the decoder and the range
+check."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from enum import IntEnum
 
 @dataclass(frozen=True)
 class Field:
-    """`width` bits called `name`; `signed` is two's complement; `choices` lists the legal values of an enumeration."""
+    """`width` bits called `name`; `signed` is two's complement; `choices` lists the legal values of
+    an enumeration."""
 
     name: str
     width: int
@@ -36,7 +38,8 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """Fields from bit 0 upwards, in a word of `width` bits; the bits above the last field are zero."""
+    """Fields from bit 0 upwards, in a word of `width` bits; the bits above the last field are
+    zero."""
 
     name: str
     width: int
@@ -72,7 +75,8 @@ class Layout:
         return word
 
     def unpack(self, word: int) -> dict[str, int]:
-        """All fields of `word`. Raises ValueError when an unused bit is set or a value is not legal."""
+        """All fields of `word`. Raises ValueError when an unused bit is set or a value is not
+        legal."""
         if not 0 <= word < 1 << self.width:
             raise ValueError(f"{self.name} word must have {self.width} bits, not {word:#x}")
         values = {}

@@ -1,13 +1,15 @@
 """The instruction set: 128-bit instructions, their fields, encoder, decoder and disassembler.
 
-The sequencer issues instructions in order to four units: `load` (DDR to chip), `engine` (products), `vector` and `store`
-(chip to DDR; a VECTOR with a store counts on both). Units run concurrently; the result is that of executing one
-instruction after the other **provided the waits say so**: before an instruction issues, every unit with a wait of n < 3 has
-at most n instructions outstanding (issued, not completed). The reference machine executes strictly in order, so a missing
-wait shows as a difference between it and the RTL.
+The sequencer issues instructions in order to four units: `load` (DDR to chip), `engine` (products),
+`vector` and `store` (chip to DDR; a VECTOR with a store counts on both). Units run concurrently;
+the result is that of executing one instruction after the other **provided the waits say so**:
+before an instruction issues, every unit with a wait of n < 3 has at most n instructions outstanding
+(issued, not completed). The reference machine executes strictly in order, so a missing wait shows
+as a difference between it and the RTL.
 
-Sixteen 32-bit registers are written by the host before a start; `SET` computes with them (modulo 2^32), loops count by them, DDR addresses
-come from them. DDR addresses are byte offsets into the window that the host opened, multiples of 16.
+Sixteen 32-bit registers are written by the host before a start; `SET` computes with them (modulo
+2^32), loops count by them, DDR addresses come from them. DDR addresses are byte offsets into the
+window that the host opened, multiples of 16.
 """
 
 from __future__ import annotations
@@ -110,7 +112,10 @@ class Store(IntEnum):
     """The sum before scaling, 32 bits an element."""
 
 
-_WAITS = tuple(Field(f"wait_{unit}", 2, f"most outstanding {unit} instructions at issue; 3 = any") for unit in UNITS)
+_WAITS = tuple(
+    Field(f"wait_{unit}", 2, f"most outstanding {unit} instructions at issue; 3 = any")
+    for unit in UNITS
+)
 _OPCODE = Field("opcode", 4, "operation", choices=Opcode)
 
 
@@ -182,7 +187,8 @@ LAYOUTS: dict[Opcode, Layout] = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """One decoded instruction; `fields` has the operation's own fields and `wait_<unit>` for each unit."""
+    """One decoded instruction; `fields` has the operation's own fields and `wait_<unit>` for each
+    unit."""
 
     opcode: Opcode
     fields: Mapping[str, int] = field(default_factory=dict)
@@ -197,7 +203,8 @@ class Instruction:
 
 
 def decode(word: int) -> Instruction:
-    """The instruction of a 128-bit word. Raises ValueError for an unknown opcode, value or a set unused bit."""
+    """The instruction of a 128-bit word. Raises ValueError for an unknown opcode, value or a set
+    unused bit."""
     opcode = word & ((1 << _OPCODE.width) - 1)
     _OPCODE.check(opcode)
     values = LAYOUTS[Opcode(opcode)].unpack(word)
@@ -208,15 +215,22 @@ def decode(word: int) -> Instruction:
 def check(instruction: Instruction, config: Config) -> None:
     """Raise ValueError unless every on-chip address of the instruction lies inside its memory."""
     f = instruction.fields
-    if instruction.opcode is Opcode.LOAD and not load_fits(config, Memory(f["memory"]), f["address"], f["count"]):
+    if instruction.opcode is Opcode.LOAD and not load_fits(
+        config, Memory(f["memory"]), f["address"], f["count"]
+    ):
         name = Memory(f["memory"]).name.lower()
-        raise ValueError(f"LOAD of {f['count']} at {f['address']} does not fit the {name} memory of {config.name}")
+        raise ValueError(
+            f"LOAD of {f['count']} at {f['address']} does not fit the {name} memory "
+            f"of {config.name}"
+        )
     if instruction.opcode is Opcode.PRODUCT:
         _inside("PRODUCT", "activations", f["activations"], f["groups"], config.column_depth)
         if f["mode"] != Mode.PLAIN:
             _inside("PRODUCT", "last", f["last"], f["groups"], config.column_depth)
         if f["mode"] != Mode.CLEAR:
-            _inside("PRODUCT", "descriptors", f["descriptors"], f["groups"], config.descriptor_depth)
+            _inside(
+                "PRODUCT", "descriptors", f["descriptors"], f["groups"], config.descriptor_depth
+            )
     if instruction.opcode is Opcode.VECTOR:
         _check_vector(f, config)
 
@@ -226,7 +240,9 @@ def _check_vector(f: Mapping[str, int], config: Config) -> None:
     if n < 1:
         raise ValueError(f"VECTOR count must be at least 1, not {n}")
     if f["source"] == Source.DRAIN:
-        _inside("VECTOR", "drain", f["drain"] + f["planes"] * f["plane_stride"], n, config.tile_chunks)
+        _inside(
+            "VECTOR", "drain", f["drain"] + f["planes"] * f["plane_stride"], n, config.tile_chunks
+        )
     if f["sums"]:
         _inside("VECTOR", "sum_address", f["sum_address"], n, config.sum_depth)
     if f["scale"]:
@@ -243,20 +259,29 @@ def _check_vector(f: Mapping[str, int], config: Config) -> None:
         words = -(-n * config.chunk_groups // config.arrays)
         _inside("VECTOR", "column_address", f["column_address"], words, config.column_depth)
     if f["function"] >= Function.TABLE0 and f["function"] - Function.TABLE0 >= config.tables:
-        raise ValueError(f"VECTOR function must be one of {config.tables} tables, not {f['function'] - Function.TABLE0}")
+        raise ValueError(
+            f"VECTOR function must be one of {config.tables} tables, "
+            f"not {f['function'] - Function.TABLE0}"
+        )
 
 
 def _inside(name: str, what: str, first: int, count: int, depth: int) -> None:
     if count < 1 or first + count > depth:
-        raise ValueError(f"{name} {what} must lie in 0..{depth - 1}, not {first}..{first + count - 1}")
+        raise ValueError(
+            f"{name} {what} must lie in 0..{depth - 1}, not {first}..{first + count - 1}"
+        )
 
 
 def disassemble(instruction: Instruction) -> str:
     """One line of text: opcode, fields that are not zero, waits as `[engine<=0]`."""
     layout = LAYOUTS[instruction.opcode]
-    waits = [f"{unit}<={w}" for unit in UNITS if (w := instruction.fields.get(f"wait_{unit}", NO_WAIT)) != NO_WAIT]
+    waits = [
+        f"{unit}<={w}"
+        for unit in UNITS
+        if (w := instruction.fields.get(f"wait_{unit}", NO_WAIT)) != NO_WAIT
+    ]
     parts = [f"[{' '.join(waits)}]"] if waits else []
-    for declared in layout.fields[1 + len(UNITS):]:
+    for declared in layout.fields[1 + len(UNITS) :]:
         value = instruction.fields.get(declared.name, 0)
         if declared.choices is not None:
             if value or declared.name in ("memory", "mode", "source"):

@@ -1,18 +1,24 @@
 """The on-chip memories: what one word holds, and how it lies in DDR for the loader.
 
-DDR is little-endian and moves in beats of 16 bytes. All memories but weights and program are written by *items* of 8
-bytes, two a beat, in the order below; a transfer always starts on a beat and its unused last half is padding.
+DDR is little-endian and moves in beats of 16 bytes. All memories but weights and program are
+written by *items* of 8 bytes, two a beat, in the order below; a transfer always starts on a beat
+and its unused last half is padding.
 
-weights      quads of 4 entries (40 bits), `Config.quads_per_beat` a beat from bit 0 up: word 0 of array 0 from lane 0 up,
-             word 1, ...; each array starts on a new beat. `count` = words per array, all arrays in turn.
-descriptors  one item a group; `count` = groups per array, all arrays in turn, each array starting on a new beat.
-activations  one item a group: `group` signed bytes from bit 0 up (a group of 4 leaves the upper 4 bytes unused).
-             Group g goes to array g mod A, word address + g div A. `count` = groups in all.
-vector       4 elements of 16 bits an item; `count` = items; item i goes to chunk address + i div (V/4), lanes from
-             4·(i mod (V/4)).
-sums         2 signed elements of 32 bits an item (the upper 5 bits repeat the sign); like vector, V/2 items a chunk.
+weights      quads of 4 entries (40 bits), `Config.quads_per_beat` a beat from bit 0 up: word 0 of
+             array 0 from lane 0 up, word 1, ...; each array starts on a new beat. `count` = words
+             per array, all arrays in turn.
+descriptors  one item a group; `count` = groups per array, all arrays in turn, each array starting
+             on a new beat.
+activations  one item a group: `group` signed bytes from bit 0 up (a group of 4 leaves the upper 4
+             bytes unused). Group g goes to array g mod A, word address + g div A. `count` = groups
+             in all.
+vector       4 elements of 16 bits an item; `count` = items; item i goes to chunk address +
+             i div (V/4), lanes from 4·(i mod (V/4)).
+sums         2 signed elements of 32 bits an item (the upper 5 bits repeat the sign); like vector,
+             V/2 items a chunk.
 parameters   one item a row (`PARAMETER`); V items a chunk.
-tables       one item a segment (`TABLE_ENTRY`); table t, segment s at address t·128 + s; every vector lane gets a copy.
+tables       one item a segment (`TABLE_ENTRY`); table t, segment s at address t·128 + s; every
+             vector lane gets a copy.
 program      one instruction a beat; `count` = instructions.
 """
 
@@ -38,10 +44,14 @@ class Memory(IntEnum):
     TABLES = 7
 
 
-ENTRY = Layout("entry", 10, (
-    Field("digit", 4, "balanced base-16 digit", signed=True),
-    Field("slot", 5, "accumulator in the lane"),
-))
+ENTRY = Layout(
+    "entry",
+    10,
+    (
+        Field("digit", 4, "balanced base-16 digit", signed=True),
+        Field("slot", 5, "accumulator in the lane"),
+    ),
+)
 """One weight: lane i of a word is bits 10·i upwards. A padding entry has digit 0."""
 
 QUAD_BITS = 4 * ENTRY.width
@@ -51,25 +61,39 @@ COUNT_BITS = 6
 
 
 def descriptor(config: Config) -> Layout:
-    """Where a group's columns lie: the first column's words at `base`, the next right after it, and so on."""
-    counts = (Field(f"count{i}", COUNT_BITS, f"words of column {i} (0..32)") for i in range(config.group))
-    return Layout("descriptor", 64, (Field("base", 16, "first word in the array's weight memory"), *counts))
+    """Where a group's columns lie: the first column's words at `base`, the next right after it, and
+    so on."""
+    counts = (
+        Field(f"count{i}", COUNT_BITS, f"words of column {i} (0..32)") for i in range(config.group)
+    )
+    return Layout(
+        "descriptor", 64, (Field("base", 16, "first word in the array's weight memory"), *counts)
+    )
 
 
-PARAMETER = Layout("parameter", 64, (
-    Field("multiplier", MULTIPLIER_BITS, "row scale mantissa"),
-    Field("shift", 2, f"row scale shift, an index into {SHIFTS}"),
-    Field("bias", BIAS_BITS, "bias in sixteenths of the result's unit", signed=True),
-))
+PARAMETER = Layout(
+    "parameter",
+    64,
+    (
+        Field("multiplier", MULTIPLIER_BITS, "row scale mantissa"),
+        Field("shift", 2, f"row scale shift, an index into {SHIFTS}"),
+        Field("bias", BIAS_BITS, "bias in sixteenths of the result's unit", signed=True),
+    ),
+)
 
-TABLE_ENTRY = Layout("table entry", 64, (
-    Field("base", 16, "value at the segment's start", signed=True),
-    Field("slope", 16, "difference over the segment", signed=True),
-))
+TABLE_ENTRY = Layout(
+    "table entry",
+    64,
+    (
+        Field("base", 16, "value at the segment's start", signed=True),
+        Field("slope", 16, "difference over the segment", signed=True),
+    ),
+)
 
 
 def depth(config: Config, memory: Memory) -> int:
-    """Addresses of one memory: instructions, words or groups of one array, chunks, or table segments."""
+    """Addresses of one memory: instructions, words or groups of one array, chunks, or table
+    segments."""
     return {
         Memory.PROGRAM: config.program_depth,
         Memory.WEIGHTS: config.weight_depth,
@@ -83,7 +107,8 @@ def depth(config: Config, memory: Memory) -> int:
 
 
 def items_per_address(config: Config, memory: Memory) -> int:
-    """Loader items that fill one address (activations: one address of all arrays; not for program and weights)."""
+    """Loader items that fill one address (activations: one address of all arrays; not for program
+    and weights)."""
     return {
         Memory.DESCRIPTORS: 1,
         Memory.ACTIVATIONS: config.arrays,

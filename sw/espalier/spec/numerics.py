@@ -1,14 +1,16 @@
 """The only rounding, saturation, digit and table arithmetic of the project.
 
-Every function uses `+ - * >> &` and comparison-free integer arithmetic only, so the same definition serves Python
-integers, NumPy int64 arrays and torch int64 tensors. Saturation does not vectorise that way: this module gives the
-bounds (`VALUE_MIN` ...), and callers clip with their own library. `>>` is an arithmetic shift (floor).
+Every function uses `+ - * >> &` and comparison-free integer arithmetic only, so the same definition
+serves Python integers, NumPy int64 arrays and torch int64 tensors. Saturation does not vectorise
+that way: this module gives the bounds (`VALUE_MIN` ...), and callers clip with their own library.
+`>>` is an arithmetic shift (floor).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1
@@ -28,7 +30,8 @@ MULTIPLIER_BITS = 18
 BIAS_BITS = 20
 BIAS_MIN, BIAS_MAX = -(1 << (BIAS_BITS - 1)), (1 << (BIAS_BITS - 1)) - 1
 SHIFTS = (8, 14, 20, 26)
-"""The four right shifts of a row's scale; a multiplier in [2^12, 2^18) with them covers scales 2^-14 .. 2^10."""
+"""The four right shifts of a row's scale; a multiplier in [2^12, 2^18) with them covers scales
+2^-14 .. 2^10."""
 
 TABLE_SEGMENTS = 128
 TABLE_FRACTION_BITS = 9
@@ -45,15 +48,18 @@ def round_shift(value: Any, bits: int) -> Any:
 
 
 def split_digits(weight: Any) -> tuple[Any, Any]:
-    """(low, high) balanced base-16 digits of a weight in [-119, 119]: weight = 16·high + low, low in [-8, 7]."""
+    """(low, high) balanced base-16 digits of a weight in [-119, 119]: weight = 16·high + low, low
+    in [-8, 7]."""
     low = ((weight + 8) & 15) - 8
     return low, (weight - low) >> 4
 
 
 def scale_sum(total: Any, multiplier: Any, shift: Any, bias: Any) -> Any:
-    """Requantize a 27-bit sum: (floor(total·multiplier / 2^(shift-4)) + bias) / 16 rounded; saturate to VALUE afterwards.
+    """Requantize a 27-bit sum: (floor(total·multiplier / 2^(shift-4)) + bias) / 16 rounded;
+    saturate to VALUE afterwards.
 
-    multiplier is unsigned 18 bits, shift one of SHIFTS, bias 20 bits in sixteenths of the result's unit. The product
+    multiplier is unsigned 18 bits, shift one of SHIFTS, bias 20 bits in sixteenths of the result's
+    unit. The product
     needs 45 bits: callers use 64-bit integers.
     """
     return round_shift(((total * multiplier) >> (shift - GUARD_BITS)) + bias, GUARD_BITS)
@@ -65,12 +71,14 @@ def multiply_values(a: Any, b: Any) -> Any:
 
 
 def interpolate(value: Any, gate: Any, other: Any) -> Any:
-    """value + gate·(other - value), gate in Q0.15, rounded; saturate to VALUE afterwards. GRU: n + z·(h - n)."""
+    """value + gate·(other - value), gate in Q0.15, rounded; saturate to VALUE afterwards. GRU: n +
+    z·(h - n)."""
     return value + round_shift(gate * (other - value), GATE_BITS)
 
 
 def column_input(value: Any) -> Any:
-    """A vector element as a column input (its upper byte, rounded); saturate to COLUMN afterwards."""
+    """A vector element as a column input (its upper byte, rounded); saturate to COLUMN
+    afterwards."""
     return round_shift(value, COLUMN_SHIFT)
 
 
@@ -80,7 +88,8 @@ def table_segment(value: Any) -> Any:
 
 
 def table_value(value: Any, base: Any, slope: Any) -> Any:
-    """Piecewise-linear function within one segment: base + slope·fraction / 2^9 rounded; saturate to VALUE afterwards."""
+    """Piecewise-linear function within one segment: base + slope·fraction / 2^9 rounded; saturate
+    to VALUE afterwards."""
     fraction = value & ((1 << TABLE_FRACTION_BITS) - 1)
     return base + round_shift(slope * fraction, TABLE_FRACTION_BITS)
 
@@ -101,7 +110,9 @@ def row_scale(scale: float) -> tuple[int, int]:
     Raises ValueError when the scale is out of range; scales below 2^-14 lose precision down to 0.
     """
     if not 0 <= scale < 1 << (MULTIPLIER_BITS - SHIFTS[0]):
-        raise ValueError(f"row scale must be in 0..{1 << (MULTIPLIER_BITS - SHIFTS[0])}, not {scale!r}")
+        raise ValueError(
+            f"row scale must be in 0..{1 << (MULTIPLIER_BITS - SHIFTS[0])}, not {scale!r}"
+        )
     for shift in reversed(SHIFTS):
         multiplier = math.floor(scale * (1 << shift) + 0.5)
         if multiplier < 1 << MULTIPLIER_BITS:
@@ -114,15 +125,21 @@ def row_bias(bias: float, unit: float) -> int:
     return quantize(bias, unit / (1 << GUARD_BITS), BIAS_MIN, BIAS_MAX)
 
 
-def make_table(function: Callable[[float], float], input_scale: float, output_scale: float) -> list[tuple[int, int]]:
-    """128 segments (base, slope) of `function`: chords between the exact values at the segment ends.
+def make_table(
+    function: Callable[[float], float], input_scale: float, output_scale: float
+) -> list[tuple[int, int]]:
+    """128 segments (base, slope) of `function`: chords between the exact values at the segment
+    ends.
 
-    input_scale and output_scale are the values of one unit. slope is the difference over one segment (16 bits signed).
+    input_scale and output_scale are the values of one unit. slope is the difference over one
+    segment (16 bits signed).
     """
     step = 1 << TABLE_FRACTION_BITS
     ends = [VALUE_MIN + step * i for i in range(TABLE_SEGMENTS + 1)]
-    values = [quantize(function(end * input_scale), output_scale, VALUE_MIN, VALUE_MAX) for end in ends]
-    return [(a, clip(b - a, VALUE_MIN, VALUE_MAX)) for a, b in zip(values, values[1:], strict=False)]
+    values = [
+        quantize(function(end * input_scale), output_scale, VALUE_MIN, VALUE_MAX) for end in ends
+    ]
+    return [(a, clip(b - a, VALUE_MIN, VALUE_MAX)) for a, b in pairwise(values)]
 
 
 def sigmoid(x: float) -> float:

@@ -14,7 +14,8 @@ SIZE_BYTES = 256
 class Register:
     address: int
     access: str
-    """`ro`: written by the hardware; `rw`: by the host while the machine is idle; `wo`: a command."""
+    """`ro`: written by the hardware; `rw`: by the host while the machine is idle; `wo`: a
+    command."""
     meaning: str
 
 
@@ -26,7 +27,8 @@ class Control(IntFlag):
     LOAD_PROGRAM = 2
     """Before starting, load PROGRAM_LENGTH instructions from window offset 0 (with START)."""
     ABORT = 4
-    """Stop a run: no further instruction or burst is issued, bursts in flight end, then fault ABORTED."""
+    """Stop a run: no further instruction or burst is issued, bursts in flight end, then fault
+    ABORTED."""
     CLEAR_FAULT = 8
     """Leave the fault state; possible once no burst is in flight."""
 
@@ -48,9 +50,11 @@ class Fault(IntEnum):
 
     NONE = 0
     ILLEGAL_INSTRUCTION = 1
-    """Unknown opcode, END without LOOP, too many nested loops, program counter beyond PROGRAM_LENGTH, LOAD of nothing."""
+    """Unknown opcode, END without LOOP, too many nested loops, program counter beyond
+    PROGRAM_LENGTH, LOAD of nothing."""
     OUTSIDE_WINDOW = 2
-    """A burst would leave the window, or its address is no multiple of 16: nothing of it was issued."""
+    """A burst would leave the window, or its address is no multiple of 16: nothing of it was
+    issued."""
     BUS_ERROR = 3
     """The memory answered a burst with an error."""
     WATCHDOG = 4
@@ -63,13 +67,15 @@ COUNTERS = {
     "instructions": "instructions issued",
     "product_cycles": "cycles in which a product runs",
     "words": "weight words multiplied, one per array and cycle (lane-cycles = words x lanes)",
-    "visits": "column visits with work to send: nonzero activations or deltas above the threshold (two for |delta| > 127)",
+    "visits": "column visits: nonzero activations, or deltas above the threshold"
+    " (two visits for |delta| > 127)",
     "skipped": "columns not visited, padding included",
     "chunks": "chunks that the vector unit took in",
     "read_beats": "DDR beats read (16 bytes each)",
     "write_beats": "DDR beats written (16 bytes each)",
 }
-"""64-bit event counters, cleared by START; `cycles` and `product_cycles` are the hardware's alone, the others also the reference's."""
+"""64-bit event counters, cleared by START; `cycles` and `product_cycles` are the hardware's alone,
+the others also the reference's."""
 
 
 def _map() -> dict[str, Register]:
@@ -80,7 +86,9 @@ def _map() -> dict[str, Register]:
         "CONTROL": Register(0x0C, "wo", "commands (Control)"),
         "STATUS": Register(0x10, "ro", "state (Status)"),
         "FAULT": Register(0x14, "ro", "cause of the last stop (Fault)"),
-        "FAULT_PC": Register(0x18, "ro", "address of the instruction last issued when the fault was taken"),
+        "FAULT_PC": Register(
+            0x18, "ro", "address of the instruction last issued when the fault was taken"
+        ),
         "FAULT_ADDRESS": Register(0x1C, "ro", "window offset of the burst at fault"),
         "WINDOW_BASE": Register(0x20, "rw", "bus address of the window, a multiple of 4096"),
         "WINDOW_SIZE": Register(0x24, "rw", "bytes of the window; 0 closes it"),
@@ -89,7 +97,11 @@ def _map() -> dict[str, Register]:
         "WATCHDOG": Register(0x30, "rw", "cycles without progress that make a fault; 0 = never"),
     }
     for index in range(16):
-        registers[f"R{index}"] = Register(0x40 + 4 * index, "rw", f"sequencer register {index}: set before START, changed by SET and LOAD")
+        registers[f"R{index}"] = Register(
+            0x40 + 4 * index,
+            "rw",
+            f"sequencer register {index}: set before START, changed by SET and LOAD",
+        )
     for index, (name, meaning) in enumerate(COUNTERS.items()):
         address = 0x80 + 8 * index
         registers[f"{name.upper()}_LOW"] = Register(address, "ro", f"{meaning}, bits 31..0")
