@@ -9,6 +9,8 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from espalier.spec.config import Config
 from espalier.spec.registers import COUNTERS
 
+from .interfaces import EngineEvents
+
 COUNTER_BITS = 64
 PLACES = 16
 """Cycles between two additions to the same counter; at least the number of counters."""
@@ -20,11 +22,10 @@ class Events(Signature):
     """How much every counter grows in a cycle."""
 
     def __init__(self, config: Config):
-        largest = {
-            "words": config.arrays, "visits": config.arrays,
-            "skipped": config.arrays * config.group,
-        }
-        super().__init__({name: Out(range(largest.get(name, 1) + 1)) for name in COUNTERS})
+        engine = EngineEvents(config).members
+        super().__init__({
+            name: Out(engine[name].shape if name in engine else 1) for name in COUNTERS
+        })
 
 
 class Counters(Component):
