@@ -6,8 +6,8 @@ from amaranth.lib.wiring import Component, In, Out
 
 from espalier.spec.isa import NO_WAIT, UNITS
 
-OUTSTANDING_BITS = 4
-"""A unit's queues hold fewer instructions than that counts."""
+OUTSTANDING_BITS = 6
+"""A unit holds fewer instructions than that counts; one-chunk VECTORs can be in every stage of their pipeline."""
 FLAGS = data.StructLayout({unit: 1 for unit in UNITS})
 WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 
