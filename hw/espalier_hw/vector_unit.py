@@ -11,6 +11,7 @@ from espalier.spec.config import ITEM_BYTES, SUM_BITS, VALUE_BITS, Config
 from espalier.spec.memory import Memory
 
 from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
+from .queues import Queue
 from .vector_delay import DelayLine, Timeline
 from .vector_issue import VectorIssue
 from .vector_lane import (
@@ -34,8 +35,8 @@ LANES_PER_SUM_ITEM = 2
 
 
 def command_cycles(count: int, planes: int, drain_latency: int) -> int:
-    """Cycles from taking a VECTOR to `completed`, alone and with room in the store buffer (planes: 1 or 2)."""
-    return count * planes + drain_latency + COMPLETION_CYCLES
+    """Cycles from the command's transfer to `completed`, alone and with room in the store buffer (planes: 1 or 2)."""
+    return 1 + count * planes + drain_latency + COMPLETION_CYCLES
 
 
 class VectorUnit(wiring.Component):
@@ -44,8 +45,8 @@ class VectorUnit(wiring.Component):
     Throughput: one chunk a cycle, two cycles a chunk with two digit planes; the next command's first chunk is taken in the cycle
     after the last one's, whatever the pipeline still holds. So a VECTOR that reads what another one writes must wait for its
     `completed`; within one command, a chunk that is written must not be read by a later chunk.
-    Latency: a command taken in cycle 0 has its chunks taken from cycle 1 on and completes in cycle
-    count·planes + drain_latency + 25 (`command_cycles`).
+    Latency: a command that comes in cycle 0, with nothing before it, has its first chunk taken in cycle 2 (3 with two planes)
+    and completes in cycle 1 + count·planes + drain_latency + 25 (`command_cycles`). QUEUE_DEPTH commands wait inside.
     Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it; behind that nothing stalls.
     Loader items: one a cycle; an item for the vector or sum memory waits for a gap in the chunks, at the stage that writes.
 
@@ -86,7 +87,9 @@ class VectorUnit(wiring.Component):
         for i, lane in enumerate(lanes):
             m.submodules[f"lane_{i}"] = lane
 
-        wiring.connect(m, wiring.flipped(self.commands), issue.commands)
+        m.submodules.queue = queue = Queue(VECTOR_COMMAND, isa.QUEUE_DEPTH)
+        wiring.connect(m, wiring.flipped(self.commands), queue.input)
+        wiring.connect(m, queue.output, issue.commands)
         wiring.connect(m, wiring.flipped(self.store), store.output)
         m.d.comb += [
             issue.room.eq(store.room),

@@ -306,10 +306,10 @@ def test_cycles_are_exact():
 
     bench.run(script)
     assert COMPLETION_CYCLES == 25
-    assert bench.cycles["command"] == [0, 4, 10, 11]
-    assert bench.cycles["taken"] == [1, 2, 3, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16]
-    assert bench.cycles["completed"] == [last + latency + 25 for last in (4, 10, 11, 16)]
-    assert command_cycles(4, 1, latency) == 35 == bench.cycles["completed"][0]
+    assert bench.cycles["command"] == [0, 1, 2, 6]
+    assert bench.cycles["taken"] == [2, 3, 4, 5, 7, 9, 11, 12, 13, 14, 15, 16, 17]
+    assert bench.cycles["completed"] == [last + latency + 25 for last in (5, 11, 12, 17)]
+    assert command_cycles(4, 1, latency) == 36 == bench.cycles["completed"][0]
 
 
 def test_store_back_pressure_holds_chunks_back_and_nothing_else():
