@@ -1,4 +1,4 @@
-"""The machine's linear layer and GRU as loops over Python integers, from the contract's equations."""
+"""The machine's linear layer and GRU as loops over Python integers, from the contract's text."""
 
 import math
 import sys

@@ -99,7 +99,7 @@ def test_table_function_is_close_to_torch_in_value_and_gradient(name):
     (gradient,) = torch.autograd.grad(y.sum(), x)
     exact = getattr(torch, name)(x)
     (expected,) = torch.autograd.grad(exact.sum(), x)
-    # Chords over a step of 1/8 (sigmoid) or 1/16 (tanh) err by at most step^2 / 8 · max |f''| < 4e-4.
+    # Chords over a step of 1/8 (sigmoid), 1/16 (tanh) err by at most step^2 / 8 · max |f''| < 4e-4.
     assert (y - exact).abs().max() < 5e-4
     assert (gradient - expected).abs().max() < 1e-3
     assert torch.equal(y * 2**15, (y * 2**15).round())

@@ -1,6 +1,7 @@
-"""Compression: column-balanced pruning and quantization of a PyTorch model, at once or while it trains.
+"""Compression: column-balanced pruning and quantization of a PyTorch model.
 
-`compress` is one call, `Compressor` serves a loop of one's own, `Recipe` says what is wanted.
+`compress` is one call, at once or with training; `Compressor` serves a loop of one's own; `Recipe`
+says what is wanted.
 """
 
 from .compressor import Compressor

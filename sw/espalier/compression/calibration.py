@@ -33,8 +33,10 @@ LAYOUT: frozenset[Callable] = frozenset(
     if hasattr(place, name)
 )
 """Functions whose result holds elements of their arguments, or zeros, and nothing else."""
-STATE, OTHER, OUTPUT = "state", "other", "output"
-"""Origins of a tensor beside modules: a multiple of 2^-15 in [-1, 1]; anything else. The model's output as a use."""
+STATE, OTHER = "state", "other"
+"""Origins of a tensor beside modules: a multiple of 2^-15 in [-1, 1]; anything else."""
+OUTPUT = "output"
+"""A use of a tensor beside modules and tables: the model returns it."""
 MARGIN = 2.0
 """Headroom of outputs that feed no columns: one of 16 bits, against saturation on unseen inputs."""
 DECAY = 0.9
@@ -73,14 +75,14 @@ class Observer(TorchFunctionMode):
             self._use(args[0], FUNCTIONS[func])
             self._mark(result, {STATE})
         elif func in LAYOUT:
-            self._mark(result, set().union(*map(self._origin, _tensors((args, kwargs)))))
+            self._mark(result, set().union(*map(self._origin, tensors((args, kwargs)))))
         return result
 
     def _origin(self, tensor: Tensor) -> frozenset[Any]:
         return self._made_of.get(id(tensor), (tensor, frozenset({OTHER})))[1]
 
     def _mark(self, result: Any, origin: set[Any]) -> None:
-        for tensor in _tensors(result):
+        for tensor in tensors(result):
             self._made_of[id(tensor)] = tensor, frozenset(origin)
 
     def _use(self, tensor: Tensor, user: Any) -> None:
@@ -99,14 +101,14 @@ class Observer(TorchFunctionMode):
     def after(self, module: QuantModule, args: tuple, output: Any) -> None:
         """Forward hook of a quantized module."""
         self._mark(output, {STATE} if isinstance(module, QuantGRU) else {module})
-        largest = max(float(tensor.abs().amax()) for tensor in _tensors(output))
+        largest = max(float(tensor.abs().amax()) for tensor in tensors(output))
         self.outputs[module] = max(self.outputs.get(module, 0.0), largest)
 
     def _range(self, module: QuantModule, x: Tensor) -> float:
         magnitude = x.detach().abs().flatten().float()
         if not magnitude.numel() or not torch.isfinite(magnitude).all():
             raise InputError(
-                f"calibration data must be finite and not empty; the input of {module.path!r} is not"
+                f"calibration data must be finite and not empty; input of {module.path!r} is not"
             )
         if self.percentile == 100:
             return float(magnitude.amax())
@@ -115,12 +117,13 @@ class Observer(TorchFunctionMode):
 
     def finish(self, output: Any) -> None:
         """Take note of one forward's result and let go of its tensors."""
-        for tensor in _tensors(output):
+        for tensor in tensors(output):
             self._use(tensor, OUTPUT)
         self._made_of.clear()
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
@@ -155,7 +158,7 @@ def calibrate(model: nn.Module, batches: Any, percentile: float = 100.0) -> None
 
 @contextmanager
 def observing(model: nn.Module, observer: Observer) -> Iterator[None]:
-    """Within the block the model computes in real numbers, in evaluation mode, under the observer."""
+    """Within the block the model computes in real numbers, for evaluation, under the observer."""
     training = [(module, module.training) for module in model.modules()]
     modules = quant_modules(model)
     with ExitStack() as stack:
@@ -205,7 +208,7 @@ def _output_scale(
 ) -> float:
     """The scale that the result's only kind of use needs, else one from its range.
 
-    Columns take the upper byte, a table its own input scale: with these the result needs no rescaling.
+    Columns take the upper byte, a table its own input scale: so the result needs no rescaling.
     """
     earlier = float(module.output_scale)
     if module not in observer.outputs:
@@ -225,7 +228,7 @@ def _output_scale(
 
 
 def _smallest_output_scale(module: QuantLinear, input_scale: float) -> float:
-    """Below it the largest weights' row scales would not fit; reached when sample outputs are all but 0."""
+    """Below it the largest row scale does not fit; reached when sample outputs are all but 0."""
     level = numerics.WEIGHT_LEVELS[module.bit_widths["weight"]]
     step = float(module.weight.detach().abs().amax()) / level
     return max(step * input_scale / largest_scale(1.0), STATE_COLUMN_SCALE * 2.0**-24)

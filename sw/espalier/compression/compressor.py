@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import _pytree as pytree
 
 from ..errors import RecipeError
-from .calibration import Observer, apply_scales, calibrate, forward_arguments, observing
+from .calibration import Observer, apply_scales, calibrate, forward_arguments, observing, tensors
 from .convert import convert, quant_modules
 from .pattern import column_balanced_mask
 from .recipe import Recipe
@@ -31,14 +30,14 @@ class Compressor:
             compressor.step()
         model = compressor.finish()
 
-    The forward value is the machine's from the first step on; gradients pass straight through rounding
-    and, until the pattern is fixed at `recipe.prune_end`, pruning. Density falls as 1 - (1 - d)·(1 - (1 - t)^3)
-    with t the share of that time. Scales are taken from the training inputs themselves, at the first
-    forward and after each renewal of the pattern, and beforehand from `calibration` batches if given.
+    The forward value is the machine's from the first step on; gradients pass straight through
+    rounding and, until the pattern is fixed at `recipe.prune_end`, pruning. Until then density is
+    d + (1 - d)·(1 - t)^3, t the share of that time. Scales are taken from the training inputs, at
+    the first forward and after each renewal of the pattern; from `calibration` before, if given.
 
     Members
     -------
-    model: the module to train; same forward and parameter names as the original, which stays untouched.
+    model: the module to train; forward and parameter names are the original's.
     steps, total_steps: optimizer steps done and planned; 0 planned compresses at once.
     """
 
@@ -70,9 +69,10 @@ class Compressor:
         return goal + (1 - goal) * (1 - progress) ** 3
 
     def loss(self, task_loss: Tensor, inputs: Any, outputs: Any) -> Tensor:
-        """The loss to train with: the task's, mixed with distillation from the original if the recipe asks.
+        """The loss to train with: the task's, mixed with distillation if the recipe asks for it.
 
-        inputs: what the model was called with, a tensor or a tuple of arguments; outputs: what it returned.
+        inputs: what the model was called with, a tensor or a tuple of arguments;
+        outputs: its result, logits along the last axis when distilling.
         """
         if self._teacher is None:
             return task_loss
@@ -82,13 +82,11 @@ class Compressor:
         return (1 - share) * task_loss + share * self._distance(outputs, expected)
 
     def _distance(self, outputs: Any, expected: Any) -> Tensor:
-        """Mean over output tensors of T²·KL(softmax(expected / T) || softmax(outputs / T)) along the last axis."""
+        """Mean over rows and tensors of T²·KL(softmax(expected / T) || softmax(outputs / T))."""
         t = self.recipe.temperature
         losses = []
-        for mine, theirs in zip(
-            pytree.tree_leaves(outputs), pytree.tree_leaves(expected), strict=True
-        ):
-            mine, theirs = (x.flatten(0, -2).div(t).log_softmax(dim=-1) for x in (mine, theirs))
+        for pair in zip(tensors(outputs), tensors(expected), strict=True):
+            mine, theirs = (x.reshape(-1, x.shape[-1]).div(t).log_softmax(dim=-1) for x in pair)
             divergence = functional.kl_div(mine, theirs, log_target=True, reduction="batchmean")
             losses.append(t * t * divergence)
         return torch.stack(losses).mean()
@@ -151,7 +149,7 @@ class Compressor:
         return self.model.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and text that restore this compressor: torch.load reads them with weights_only."""
+        """What restores this compressor; torch.load reads it with weights_only."""
         return {
             "recipe": self.recipe.to_json(),
             "total_steps": self.total_steps,
@@ -161,7 +159,7 @@ class Compressor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken. Raises RecipeError when it belongs to another recipe or schedule."""
+        """Continue from `state`. Raises RecipeError when its recipe or total_steps differ."""
         mine = self.recipe.to_json(), self.total_steps
         if (state["recipe"], state["total_steps"]) != mine:
             raise RecipeError(

@@ -20,8 +20,8 @@ REPLACEMENTS: dict[type[nn.Module], type[QuantModule]] = {nn.Linear: QuantLinear
 def convert(model: nn.Module, recipe: Recipe) -> nn.Module:
     """A copy of `model` that computes with the accelerator's integers; `model` is left untouched.
 
-    The copy keeps class, attributes, parameter names and forward signature. It is dense and has no
-    scales yet. Raises RecipeError when nothing can be compressed, InputError for weights that are not finite.
+    The copy keeps attributes, parameter names and forward signature; it is dense, without scales.
+    Raises RecipeError when nothing can be compressed, InputError for weights that are not finite.
     """
     _check_model(model)
     result = copy.deepcopy(model)
@@ -75,7 +75,7 @@ def quant_modules(model: nn.Module) -> list[QuantModule]:
 def _with_tables(cls: type[nn.Module]) -> type[nn.Module]:
     """`cls` with a forward in which sigmoid and tanh are the machine's tables.
 
-    A subclass made here keeps the user's attributes, names and signature, which a wrapper module would
+    A subclass made here keeps the user's attributes, names and signature, as a wrapper module would
     not. While `function_mode` is set, that mode is active instead (calibration).
     """
 

@@ -16,9 +16,9 @@ def column_balanced_mask(
 ) -> Tensor:
     """Kept entries (bool [H, N]) of a matrix with scores >= 0 [H, N].
 
-    Row i lies in lane i mod lanes. In column j every lane keeps its k_j rows of highest score (all its
-    rows when it has fewer): k_j *words*. Words are given to columns by their marginal gain, the sum over
-    lanes of the next-largest score, every array getting as many (or one fewer, or all that its
+    Row i lies in lane i mod lanes. In column j every lane keeps its k_j rows of highest score (all
+    its rows when it has fewer): k_j *words*. Words are given to columns by their marginal gain, the
+    sum over lanes of the next-largest score; every array gets as many (or one more, or all that its
     columns have), so that arrays finish together. The number of kept entries is within one word
     (lanes entries) of density·H·N, and at least one word.
     """
@@ -54,7 +54,7 @@ def _words_per_column(
 
 
 def _queue(gains: Tensor, entries: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, list[float]]:
-    """An array's words by falling gain: their columns, entries and gains. Ties keep a column's own order."""
+    """An array's words by falling gain: columns, entries, gains; ties in the order of slots."""
     gain, order = gains[:, columns].flatten().sort(descending=True, stable=True)
     if not len(columns):
         return columns, columns, []

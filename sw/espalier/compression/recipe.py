@@ -20,8 +20,8 @@ class MatrixRecipe:
 
     density: share of weights kept, above 0 and at most 1.
     weight_bits: 4 or 8.
-    delta_threshold: recurrent layers keep a column's last-sent value while it changes by no more than
-        this many of 255 steps; 0 is exact.
+    delta_threshold: recurrent layers keep a column's last-sent value while it differs by no more
+        than this, in steps of its 8 bits; 0 is exact.
     """
 
     density: float = 1 / 8

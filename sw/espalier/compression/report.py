@@ -32,7 +32,7 @@ class MatrixReport:
 
     @property
     def weight_bytes(self) -> int:
-        """What the kept weights take in the accelerator's format, an entry of digit and slot a digit."""
+        """What the kept weights take on the accelerator: an entry (digit, slot) for each digit."""
         return -(-self.kept * (self.weight_bits // 4) * ENTRY.width // 8)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..errors import InputError, RecipeError
 from .compressor import Compressor
 from .recipe import Recipe
 
+_DAMAGE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError)
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
@@ -33,26 +35,27 @@ def compress(
     checkpoint_every: int = 100,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> nn.Module:
-    """A compressed copy of `model` whose values are the accelerator's; the original is left untouched.
+    """A compressed copy of `model` with the accelerator's values; the original is left untouched.
 
         small = espalier.compress(model, Recipe(density=1/8), calibration=[x0, x1])
-        small = espalier.compress(model, recipe, batches=loader, epochs=20,
-                                  loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]))
+        small = espalier.compress(model, recipe, batches=loader, loss=loss, epochs=20)
+        # def loss(model, batch): return cross_entropy(model(batch[0]), batch[1])
 
-    Without `batches` the weights are pruned and rounded at once and `calibration` gives the activation
-    scales. With `batches` and `loss` the copy is trained meanwhile (Adam, cosine learning rate).
+    Without `batches` the weights are pruned and rounded at once, and `calibration` gives the
+    activation scales. With `batches` and `loss` the copy is trained meanwhile (Adam, learning rate
+    falling by a half cosine).
 
     Arguments
     ---------
     calibration: sample inputs, each a tensor or a tuple of the forward's arguments.
     batches: what to train on, iterated again for every epoch; `steps` counts batches instead.
     loss: loss(model, batch), a scalar; it calls the model itself.
-    checkpoint: file that is written every `checkpoint_every` steps and at the end, and continued from
-        when it exists: the result is that of a run without interruption, as long as `batches` comes in
-        the same order, or in an order that depends on torch's default random generator only.
+    checkpoint: file that is written every `checkpoint_every` steps and at the end, and continued
+        from when it exists: the result is that of a run without interruption, as long as the order
+        of `batches` is fixed or follows from torch's default random generator.
     progress: called with (steps done, steps in all, loss) after each step.
 
-    Returns the compressed model in evaluation mode; its `espalier_report` has the achieved densities.
+    Returns the compressed model in evaluation mode; `espalier_report` has its achieved densities.
     Raises RecipeError for impossible wishes, InputError for unusable data.
     """
     recipe = Recipe() if recipe is None else recipe
@@ -97,7 +100,7 @@ def _total_steps(batches: Iterable[Any], epochs: int, steps: int | None) -> int:
 
 
 class _Trainer:
-    """The loop of `compress`, resumable: each checkpoint holds weights, optimizer, random state and position."""
+    """The loop of `compress`; a checkpoint has weights, optimizer, random state and position."""
 
     def __init__(
         self,
@@ -123,7 +126,13 @@ class _Trainer:
         """Train to the last step, from the checkpoint on if there is one."""
         if self.path is not None and self.path.exists():
             self._load()
-        self._follow_inputs_of_loss()
+        hook = self.compressor.model.register_forward_hook(self._remember)
+        try:
+            self._run(progress)
+        finally:
+            hook.remove()
+
+    def _run(self, progress: Callable[[int, int, float], None] | None) -> None:
         total = self.compressor.total_steps
         for batch in self._endless():
             if self.compressor.steps >= total:
@@ -136,13 +145,9 @@ class _Trainer:
             if progress is not None:
                 progress(done, total, value)
 
-    def _follow_inputs_of_loss(self) -> None:
-        """The user's loss calls the model: keep what it was called with and returned, for distillation."""
-
-        def remember(module: nn.Module, args: tuple, outputs: Any) -> None:
-            self.called = args, outputs
-
-        self.hook = self.compressor.model.register_forward_hook(remember)
+    def _remember(self, model: nn.Module, args: tuple, outputs: Any) -> None:
+        """Forward hook: the loss calls the model; distillation needs what went in and out."""
+        self.called = args, outputs
 
     def _endless(self) -> Iterator[Any]:
         """Batches epoch after epoch, from the stored position of a resumed one."""
@@ -154,7 +159,7 @@ class _Trainer:
                 self.epoch_state = present
             iterator = iter(self.batches)
             for _ in range(skip):
-                next(iterator)
+                next(iterator, None)
             if skip:
                 torch.set_rng_state(present)
             empty = True
@@ -185,7 +190,7 @@ class _Trainer:
             raise InputError(f"loss must return a scalar tensor with a gradient, not {loss!r}")
         if not torch.isfinite(loss).all():
             raise InputError(
-                f"loss must be finite; it is {float(loss)} at step {self.compressor.steps}: "
+                f"loss must be finite; it is {loss.item()} at step {self.compressor.steps}: "
                 "look for NaN in the data, or lower the learning rate"
             )
 
@@ -204,14 +209,14 @@ class _Trainer:
 
     def _load(self) -> None:
         try:
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
             self.compressor.load_state_dict(state["compressor"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.position, self.epoch_state = int(state["position"]), state["epoch_random"]
             torch.set_rng_state(state["random"])
-        except RecipeError:
-            raise
-        except Exception as error:
+        except RecipeError as error:
+            raise RecipeError(f"{self.path}: {error}") from None
+        except _DAMAGE as error:
             raise InputError(
-                f"{self.path}: cannot be read as a checkpoint ({error}); remove it"
+                f"a checkpoint must be whole; {self.path} cannot be read ({error}): remove it"
             ) from error
