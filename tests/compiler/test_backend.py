@@ -1,5 +1,7 @@
 """Programs of hand-made graphs on the reference machine, integer for integer equal to `evaluate`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,11 @@ from espalier.spec.config import DE1_SOC, SMALL, TINY
 from espalier_sim.reference.device import ReferenceTransport
 
 STATE = numerics.GATE_SCALE
+DEEP = replace(
+    TINY, name="DEEP", weight_depth=1 << 14, column_depth=1024, descriptor_depth=1024, vector_depth=512,
+    parameter_depth=512, sum_depth=512,
+)
+"""TINY's lanes with memories for what does not fit TINY."""
 
 
 def matrix(random, rows, columns, bits=4, density=1.0):
@@ -169,3 +176,94 @@ def gru_graph(random, inputs, hidden, layers=1, **options):
 def test_gru(config, inputs, hidden, bits, options):
     random = np.random.default_rng(inputs)
     check(gru_graph(random, inputs, hidden, bits=bits, **options), config, steps=8)
+
+
+def test_gru_state_in_blocks_of_units():
+    """More rows than slots: new columns are written after the last product of the step."""
+    random = np.random.default_rng(4)
+    for options in ({"bits": (8, 8)}, {"bits": (8, 4), "delta": False}):
+        bench = check(gru_graph(random, 5, 90, density=0.1, **options), DEEP)
+        products = [i for i in bench.program.decode() if i.opcode.name == "PRODUCT"]
+        assert len(products) > 1 + 6 and {p["mode"] for p in products} <= {0, 1, 2, 3}
+
+
+def test_columns_split_where_accumulators_would_overflow():
+    random = np.random.default_rng(5)
+    for delta in (False, True):
+        graph = gru_graph(random, 1800, 8, delta=delta, bits=(4, 4), density=0.9)
+        graph.operations[1].cells[0][0].weight_ih.weight[:, ::2] = 7
+        bench = check(graph, DEEP, steps=3)
+        assert sum(i.opcode.name == "VECTOR" and i["sums"] > 0 for i in bench.program.decode()) > 4
+
+
+def test_chunks_equal_one_run():
+    random = np.random.default_rng(6)
+    for threshold in (0, 20):
+        graph = gru_graph(random, 9, 11, layers=2, input_threshold=threshold, hidden_threshold=threshold)
+        bench = Bench(graph, TINY)
+        values = random_inputs(random, graph, 9)
+        whole = bench.run(values)["output"]
+        bench.session.reset()
+        given = values["x"] * 2.0**-7
+        steps = [bench.session.step(given[None, a:b].astype(np.float32)) for a, b in ((0, 1), (1, 5), (5, 9))]
+        np.testing.assert_array_equal(np.concatenate(steps, 1), whole * STATE)
+
+
+def test_layers_initial_states_heads_and_views():
+    """Two layers with given states, per-step and final heads over views, all activations, three outputs."""
+    random = np.random.default_rng(7)
+    x, source = steps_input("x", 10)
+    h0 = Value("h0", 2 * 11, STATE, False)
+    output = Value("output", 11, STATE, True)
+    final = tuple(Value(f"h{i}", 11, STATE, False) for i in range(2))
+    cells = ((cell(random, 6, 11),), (cell(random, 11, 11),))
+    hidden, squashed = Value("hidden", 7, 2.0**-11, True), Value("squashed", 7, STATE, True)
+    gate, relu = Value("gate", 11, STATE, True), Value("relu", 7, 2.0**-11, True)
+    head, last, last_head = Value("head", 5, 2.0**-12, True), Value("last", 11, STATE, False), Value("lh", 4, 2.0**-9, False)
+    view = joined(part(squashed, 2, 7), View.of(gate), part(x, 3, 5))
+    graph = Graph([
+        source,
+        Input(h0, False, (2, -1, 11), 1, None, optional=True),
+        Gru(part(x, 4, 10), (part(h0, 0, 11), part(h0, 11, 22)), cells, output, final),
+        Linear(View.of(output), hidden, linear(random, 11, 7, bits=8, output_scale=2.0**-11)),
+        Activation("tanh", View.of(hidden), squashed),
+        Activation("relu", View.of(hidden), relu),
+        Activation("sigmoid", View.of(output), gate),
+        Linear(view, head, linear(random, 18, 5)),
+        Last(View.of(output), last),
+        Linear(joined(View.of(last), View.of(final[0])), last_head, linear(random, 22, 4, output_scale=2.0**-9)),
+    ], [
+        steps_output("head", View.of(head)),
+        steps_output("mixed", joined(part(relu, 1, 6), part(output, 0, 3))),
+        once_output("last", View.of(last_head)),
+        Output("h_n", joined(View.of(final[0]), View.of(final[1])), (2, -1, 11), 1, None),
+    ])
+    for config in (DEEP, SMALL):
+        bench = check(graph, config)
+        values = random_inputs(random, graph, 4)
+        del values["h0"]
+        bench.check(values)
+
+
+def test_values_of_another_scale_are_rescaled():
+    random = np.random.default_rng(8)
+    x, source = steps_input("x", 6, columns=False, scale=2.0**-10)
+    y, z = Value("y", 8, 2.0**-12, True), Value("z", 5, 2.0**-11, True)
+    graph = Graph([
+        source,
+        Linear(View.of(x), y, linear(random, 6, 8, scale=2.0**-3)),
+        Linear(joined(View.of(y), part(x, 0, 3)), z, linear(random, 11, 5, scale=2.0**-3, output_scale=2.0**-11)),
+    ], [steps_output("z", joined(View.of(z), View.of(y)))])
+    check(graph, TINY)
+
+
+def test_a_model_without_time():
+    random = np.random.default_rng(9)
+    x = Value("x", 9, STATE, False)
+    y, z = Value("y", 8, STATE, False), Value("z", 5, STATE, False)
+    graph = Graph([
+        Input(x, True, (-1, 9), 0, None),
+        Linear(View.of(x), y, linear(random, 9, 8, output_scale=STATE)),
+        Linear(View.of(y), z, linear(random, 8, 5, output_scale=STATE)),
+    ], [once_output("z", View.of(z))])
+    check(graph, TINY)
