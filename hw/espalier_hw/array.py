@@ -12,9 +12,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS, Config
 from espalier.spec.memory import ENTRY
 
+from .cursor import product_layout
 from .feeder import Feeder
 from .fetch import group_write
-from .interfaces import PRODUCT_COMMAND
 from .lane import CLEAR_DELAY, LANE_LATENCY, Lane
 from .weights import WeightBank, bank_depths, part_of, quad_writes
 
@@ -46,7 +46,7 @@ class ColumnArray(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         super().__init__({
-            "command": In(stream.Signature(PRODUCT_COMMAND)),
+            "command": In(stream.Signature(product_layout(config))),
             "quads": In(quad_writes(config)),
             "write": In(group_write(config)),
             "operation": In(operation_layout(config)),

@@ -9,16 +9,26 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import Config
 from espalier.spec.isa import Mode
 
-from .interfaces import PRODUCT_COMMAND
-
 
 def index(depth: int) -> Shape:
     """Of an address in a memory of `depth` words."""
     return Shape.cast(range(max(depth, 2)))
 
 
+def product_layout(config: Config) -> data.StructLayout:
+    """A PRODUCT's fields, as wide as this configuration's memories need them."""
+    return data.StructLayout({
+        "mode": 2,
+        "threshold": 8,
+        "groups": range(config.column_depth + 1),
+        "activations": index(config.column_depth),
+        "last": index(config.column_depth),
+        "descriptors": index(config.descriptor_depth),
+    })
+
+
 def tag_layout(config: Config) -> data.StructLayout:
-    """What travels with a group: how to take it, its last-sent address, and whether it is its product's last."""
+    """What travels with a group: how to take it, its last-sent address, whether it is the last."""
     return data.StructLayout({
         "mode": 2, "threshold": 8, "last": index(config.column_depth), "final": 1,
     })
@@ -30,19 +40,19 @@ def writes(tag: data.View) -> Value:
 
 
 class Cursor(wiring.Component):
-    """The addresses of a product's groups, one group a cycle; a waiting product follows without a gap.
+    """The addresses of a product's groups, one group a cycle; a waiting product follows at once.
 
-    A command of 0 groups walks through all 2^11.
+    A product of 0 groups walks through all that its counter can count.
 
     Members
     -------
-    enable: the group may be taken in this cycle. valid: there is a group.
+    enable: the group is taken in this cycle. valid: there is a group.
     activations, descriptors, tag: where it lies; `tag.threshold` is 0 in PLAIN.
     """
 
     def __init__(self, config: Config):
         super().__init__({
-            "command": In(stream.Signature(PRODUCT_COMMAND)),
+            "command": In(stream.Signature(product_layout(config))),
             "enable": In(1),
             "valid": Out(1),
             "activations": Out(index(config.column_depth)),
@@ -53,29 +63,23 @@ class Cursor(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         command, tag = self.command.payload, self.tag
-        remaining = Signal.like(command.groups, reset_less=True)
-        last = Signal.like(tag.last, reset_less=True)
-        mode, threshold = Signal(2, reset_less=True), Signal(8, reset_less=True)
+        product = Signal.like(command, reset_less=True)
+        step, following = (Signal.like(command.groups, name=n) for n in ("step", "following"))
         m.d.comb += [
-            tag.mode.eq(mode),
-            tag.threshold.eq(threshold),
-            tag.last.eq(last),
-            tag.final.eq(remaining == 1),
+            following.eq(step + 1),
+            # one counter and three sums need no multiplexers, three counters would
+            self.activations.eq(product.activations + step),
+            self.descriptors.eq(product.descriptors + step),
+            tag.last.eq(product.last + step),
+            tag.mode.eq(product.mode),
+            tag.threshold.eq(product.threshold),
+            tag.final.eq(following == product.groups),
             self.command.ready.eq(~self.valid | (self.enable & tag.final)),
         ]
-        counters = (
-            (last, command.last),
-            (self.activations, command.activations),
-            (self.descriptors, command.descriptors),
-        )
         with m.If(self.command.ready):
-            m.d.sync += [
-                self.valid.eq(self.command.valid),
-                mode.eq(command.mode),
-                threshold.eq(Mux(command.mode == Mode.PLAIN, 0, command.threshold)),
-                remaining.eq(command.groups),
-                *(counter.eq(first) for counter, first in counters),
-            ]
+            m.d.sync += [self.valid.eq(self.command.valid), product.eq(command), step.eq(0)]
+            with m.If(command.mode == Mode.PLAIN):
+                m.d.sync += product.threshold.eq(0)
         with m.Elif(self.enable):
-            m.d.sync += [remaining.eq(remaining - 1), *(c.eq(c + 1) for c, _ in counters)]
+            m.d.sync += step.eq(following)
         return m

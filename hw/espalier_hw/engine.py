@@ -12,6 +12,7 @@ from espalier.spec.config import ACCUMULATOR_BITS, SLOTS, Config
 from espalier.spec.memory import Memory
 
 from .array import OPERATION_LATENCY, ColumnArray, operation_layout
+from .buffer import Buffer
 from .fetch import group_write
 from .interfaces import (
     PRODUCT_COMMAND,
@@ -195,17 +196,28 @@ class Engine(wiring.Component):
         return operation
 
     def _products(self, m: Module, arrays: list[ColumnArray]) -> None:
-        """Every array takes every command; a product is completed when each array is done with it."""
-        outstanding = Signal(range(OUTSTANDING + 1))
-        free = Cat(array.command.ready for array in arrays).all() & (outstanding != OUTSTANDING)
-        taken, all_done = self.commands.valid & free, Signal()
-        done_products = [Signal(range(OUTSTANDING + 1), name=f"done_{a}") for a in range(len(arrays))]
+        """Every array takes every command when it is ready; a product is completed when all are done with it."""
+        m.submodules.waiting = waiting = Buffer(PRODUCT_COMMAND)
+        head, outstanding, everyone = waiting.output, Signal(range(OUTSTANDING + 1)), Signal()
+        room = outstanding != OUTSTANDING
         m.d.comb += [
-            self.commands.ready.eq(free),
+            waiting.input.payload.eq(self.commands.payload),
+            waiting.input.valid.eq(self.commands.valid & room),
+            self.commands.ready.eq(waiting.input.ready & room),
             self.events.running.eq(outstanding != 0),
-            all_done.eq(Cat(array.done | (n != 0) for array, n in zip(arrays, done_products, strict=True)).all()),
         ]
-        for array, n in zip(arrays, done_products, strict=True):
-            m.d.comb += [array.command.valid.eq(taken), array.command.payload.eq(self.commands.payload)]
-            m.d.sync += n.eq(n + array.done - all_done)
-        m.d.sync += [self.completed.eq(all_done), outstanding.eq(outstanding + taken - self.completed)]
+        took, finished = [], []
+        for a, array in enumerate(arrays):
+            taken, done = Signal(name=f"taken_{a}"), Signal(range(OUTSTANDING + 1), name=f"done_{a}")
+            took.append(taken | array.command.ready)
+            finished.append(array.done | (done != 0))
+            m.d.comb += [
+                array.command.valid.eq(head.valid & ~taken),
+                *(array.command.payload[name].eq(head.payload[name]) for name, _ in PRODUCT_COMMAND),
+            ]
+            m.d.sync += [taken.eq(head.valid & took[-1] & ~head.ready), done.eq(done + array.done - everyone)]
+        m.d.comb += [head.ready.eq(Cat(took).all()), everyone.eq(Cat(finished).all())]
+        m.d.sync += [
+            self.completed.eq(everyone),
+            outstanding.eq(outstanding + (self.commands.valid & self.commands.ready) - self.completed),
+        ]

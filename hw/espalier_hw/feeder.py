@@ -11,13 +11,14 @@ from espalier.spec.memory import COUNT_BITS
 from espalier.spec.numerics import COLUMN_MAX
 
 from .buffer import Buffer
+from .cursor import product_layout
+from .deltas import DELTA_BITS, needs_two
 from .fetch import FETCH_LATENCY, Fetch, group_layout, group_write
-from .interfaces import PRODUCT_COMMAND
 from .weights import weight_address
 
 FIRST_WORD_LATENCY = FETCH_LATENCY + 5
-"""Cycles from the command's transfer to the product's first weight address, in an idle feeder whose first group has work:
-command buffer and cursor, the fetch, group being picked, column picked, column buffered, word."""
+"""Cycles from the command to the first weight address, in an idle feeder whose first group has work:
+product, fetch, group, column picked, column buffered, word."""
 
 
 def column_layout(config: Config) -> data.StructLayout:
@@ -28,9 +29,10 @@ def column_layout(config: Config) -> data.StructLayout:
 
 
 class Picker(wiring.Component):
-    """Groups to visits: one visit a cycle, lowest column first; a wide column takes two, ±127 first, then the rest.
+    """Groups to visits: one visit a cycle, lowest column first.
 
-    The next group is taken together with a group's last visit. A product's last group without work gives a visit of 0 words.
+    A column with |delta| > 127 takes two visits, ±127 first, then the rest. The next group is taken together with a
+    group's last column. A product's last group without work gives a visit of 0 words.
     """
 
     def __init__(self, config: Config):
@@ -43,59 +45,53 @@ class Picker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         group = Signal(group_layout(self._config), reset_less=True)
-        valid, second, free = Signal(), Signal(), Signal()
-        index = Signal(range(self._config.group))
+        valid, free, alone = Signal(), Signal(), Signal()
+        index, rest = Signal(range(self._config.group)), Signal(self._config.group)
         for i in reversed(range(self._config.group)):
             with m.If(group.work[i]):
                 m.d.comb += index.eq(i)
-        rest = Signal(self._config.group)
-        leaves, whole = Signal(), Signal()
         m.d.comb += [
-            whole.eq(~group.wide.bit_select(index, 1) | second | ~group.work.any()),
             rest.eq(group.work & (group.work - 1)),
-            leaves.eq(free & whole & ~rest.any()),
-            self.groups.ready.eq(~valid | leaves),
+            alone.eq(~rest.any()),
+            self.groups.ready.eq(~valid | (free & alone)),
         ]
         with m.If(self.groups.ready):
-            m.d.sync += [valid.eq(self.groups.valid), group.eq(self.groups.payload), second.eq(0)]
+            m.d.sync += [valid.eq(self.groups.valid), group.eq(self.groups.payload)]
         with m.Elif(free):
-            m.d.sync += second.eq(~whole)
-            with m.If(whole):
-                m.d.sync += group.work.eq(rest)
-        self._visit(m, group, index, valid, free, second, group.final & whole & ~rest.any())
-        return m
-
-    def _visit(
-        self, m: Module, group: Value, index: Value, valid: Value, free: Value, second: Value, final: Value
-    ) -> None:
-        """One more register stage: the picked column's fields, then its address and input."""
-        column = self.columns.payload
+            m.d.sync += group.work.eq(rest)
         picked = Signal(data.StructLayout({
-            "delta": group.delta[0].shape(), "offset": group.offsets[0].shape(), "count": COUNT_BITS,
-            "base": group.base.shape(), "wide": 1, "second": 1, "final": 1,
+            "delta": signed(DELTA_BITS), "offset": group.offsets[0].shape(), "count": COUNT_BITS,
+            "base": group.base.shape(), "final": 1,
         }), reset_less=True)
-        m.d.comb += free.eq(~self.columns.valid | self.columns.ready)
         with m.If(free):
             m.d.sync += [
-                self.columns.valid.eq(valid),
                 picked.delta.eq(group.delta[index]),
                 picked.offset.eq(group.offsets[index]),
                 picked.count.eq(Mux(group.work.any(), group.counts[index], 0)),
                 picked.base.eq(group.base),
-                picked.wide.eq(group.wide.bit_select(index, 1)),
-                picked.second.eq(second),
-                picked.final.eq(final),
+                picked.final.eq(group.final & alone),
             ]
-        negative = picked.delta[-1]
-        rest = picked.delta + Mux(negative, COLUMN_MAX, -COLUMN_MAX)
+        m.d.comb += free.eq(self._visit(m, picked, valid, free))
+        return m
+
+    def _visit(self, m: Module, picked: data.View, valid: Value, free: Value) -> Value:
+        """Puts out the picked column's visits; when the next column may be picked."""
+        column, second = self.columns.payload, Signal()
+        wide, negative = needs_two(picked.delta) & (picked.count != 0), picked.delta[-1]
+        first = wide & ~second
         m.d.comb += [
             column.address.eq(picked.base + picked.offset),
             column.count.eq(picked.count),
-            column.final.eq(picked.final),
-            column.x.eq(picked.delta),
+            column.final.eq(picked.final & ~first),
+            # ±127, then what is missing
+            column.x.eq(Mux(first, Mux(negative, -COLUMN_MAX, COLUMN_MAX),
+                            picked.delta + Mux(second, Mux(negative, COLUMN_MAX, -COLUMN_MAX), 0))),
         ]
-        with m.If(picked.wide):
-            m.d.comb += column.x.eq(Mux(picked.second, rest, Mux(negative, -COLUMN_MAX, COLUMN_MAX)))
+        with m.If(free):
+            m.d.sync += [self.columns.valid.eq(valid), second.eq(0)]
+        with m.Elif(self.columns.ready):
+            m.d.sync += second.eq(1)
+        return ~self.columns.valid | (self.columns.ready & ~first)
 
 
 class Issuer(wiring.Component):
@@ -145,8 +141,8 @@ class Issuer(wiring.Component):
 class Feeder(wiring.Component):
     """Products in, one weight word a cycle out.
 
-    Two products wait in a buffer; the fetch of the next one runs while the words of the one before are issued, so that
-    consecutive products follow without a gap. First word `FIRST_WORD_LATENCY` cycles after an idle feeder took the command.
+    The fetch of the next product runs while the words of the one before are issued, so that consecutive products
+    follow without a gap. In an idle feeder the first word comes `FIRST_WORD_LATENCY` cycles after the command.
 
     Cycles of a product: the largest of its words, its visits (of columns with words) and its groups, plus what the few
     buffered visits cannot smooth: a cycle in which a group gives no visit counts when visits of one word surround it.
@@ -155,7 +151,7 @@ class Feeder(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         super().__init__({
-            "command": In(stream.Signature(PRODUCT_COMMAND)),
+            "command": In(stream.Signature(product_layout(config))),
             "write": In(group_write(config)),
             "hold": In(1),
             "word": Out(1),
@@ -168,13 +164,11 @@ class Feeder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.waiting = waiting = Buffer(PRODUCT_COMMAND)
         m.submodules.fetch = fetch = Fetch(self._config)
         m.submodules.picker = picker = Picker(self._config)
         m.submodules.ahead = ahead = Buffer(column_layout(self._config))
         m.submodules.issuer = issuer = Issuer(self._config)
-        connect(m, flipped(self.command), waiting.input)
-        connect(m, waiting.output, fetch.command)
+        connect(m, flipped(self.command), fetch.command)
         connect(m, fetch.groups, picker.groups)
         connect(m, picker.columns, ahead.input)
         connect(m, ahead.output, issuer.columns)

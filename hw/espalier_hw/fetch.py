@@ -11,9 +11,16 @@ from espalier.spec.config import ITEM_BYTES, Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import COUNT_BITS
 
-from .cursor import Cursor, index, tag_layout, writes
-from .deltas import DELTA_BITS, STEPS, Deltas, Offsets, columns_layout, descriptor_layout, offset_shape
-from .interfaces import PRODUCT_COMMAND
+from .cursor import Cursor, index, product_layout, tag_layout, writes
+from .deltas import (
+    DELTA_BITS,
+    STEPS,
+    Deltas,
+    Offsets,
+    columns_layout,
+    descriptor_layout,
+    offset_shape,
+)
 from .weights import weight_address
 
 STAGES = ("read", *STEPS)
@@ -24,10 +31,9 @@ HAZARD_BITS = 4
 
 
 def group_layout(config: Config) -> data.StructLayout:
-    """A group after the threshold. Column i with work[i] has counts[i] words from base + offsets[i] on; wide: two visits."""
+    """A group after the threshold: column i with `work[i]` has counts[i] words from base + offsets[i] on."""
     return data.StructLayout({
         "work": config.group,
-        "wide": config.group,
         "delta": data.ArrayLayout(signed(DELTA_BITS), config.group),
         "base": weight_address(config),
         "offsets": data.ArrayLayout(offset_shape(config), config.group),
@@ -109,7 +115,7 @@ class Fetch(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         super().__init__({
-            "command": In(stream.Signature(PRODUCT_COMMAND)),
+            "command": In(stream.Signature(product_layout(config))),
             "write": In(group_write(config)),
             "groups": Out(stream.Signature(group_layout(config))),
             "visits": Out(range(2 * config.group + 1)),
@@ -165,7 +171,6 @@ class Fetch(wiring.Component):
             deltas.threshold.eq(tags["delta"].threshold),
             offsets.words.eq(memories.words),
             out.work.eq(deltas.sent & offsets.present),
-            out.wide.eq(deltas.wide),
             out.delta.eq(deltas.delta),
             out.base.eq(offsets.base),
             out.offsets.eq(offsets.offsets),
@@ -175,5 +180,5 @@ class Fetch(wiring.Component):
         with m.If(fresh & (tag.mode != Mode.CLEAR)):
             m.d.comb += [
                 self.visits.eq(ones(deltas.sent) + ones(deltas.wide)),
-                self.skipped.eq(ones(~deltas.sent)),
+                self.skipped.eq(self._config.group - ones(deltas.sent)),
             ]
