@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 def replace_layers(model, *args, density=1.0, exact=True):
     """A copy of `model` with quantized layers at 8 bits; weights dropped at random.
 
-    Scales come from `args`, but linear layers take states and activations as they are (2^-7) when `exact`."""
+    Scales come from `args`, but when `exact`, linear layers take states as they are (2^-7)."""
     model = copy.deepcopy(model).eval()
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.GRU | nn.Linear)}
     seen = {}
@@ -112,7 +112,7 @@ def quantize():
 
 @pytest.fixture
 def imported():
-    """imported(model, *args, **options): quantize, import, and check against torch on the example itself."""
+    """imported(model, *args, **options): quantize and import."""
 
     def build(model, *args, density=1.0, exact=True, **options):
         return Imported(

@@ -1,4 +1,4 @@
-"""The interpreter of the intermediate form against hand-computed integers and against torch.nn.GRU."""
+"""The interpreter of the intermediate form against hand-computed integers and torch.nn.GRU."""
 
 import numpy as np
 import pytest
@@ -87,9 +87,10 @@ def gru_graph(cells, inputs, with_initial=False):
 
 @pytest.mark.parametrize("layers,bidirectional", [(1, False), (2, False), (1, True), (2, True)])
 def test_gru_means_what_torch_means(layers, bidirectional):
-    """Biases and initial states are large, so a misplaced b_hn, a swapped gate or direction exceeds the bound.
+    """Biases and initial states are large: a misplaced b_hn, gate or direction exceeds the bound.
 
-    The bound is what 8-bit states and 16-bit gates leave after 12 steps; a wrong equation is off by 0.1 and more."""
+    The bound is what 8-bit states and 16-bit gates leave after 12 steps; a wrong equation is off by
+    0.1 and more."""
     model, cells = gru_pair(layers, bidirectional)
     random = np.random.default_rng(1)
     x8 = random.integers(-127, 128, (12, 5))
@@ -129,7 +130,7 @@ def test_thresholds_hold_columns_back():
 
 
 def test_linear_by_hand():
-    """sum 2·3 - 1·100 = -94, times 2^-4 (row scale), plus 8/16: (-94·2^18/2^22 -> floor(-94) + 8)/16 = -86/16 -> -5."""
+    """Sum 2·3 - 1·100 = -94, in sixteenths (row scale 2^-4) plus a bias of 8: -86/16 -> -5."""
     x, y = Value("x", 2, 2.0**-15, False), Value("y", 1, 1.0, False)
     parameters = LinearParameters(
         matrix=Matrix(weight=np.array([[2, -1]], np.int16), bit_width=4),

@@ -1,4 +1,4 @@
-"""Models imported from torch: operations found, and values equal to the quantized module's, integer for integer."""
+"""Models imported from torch: operations found, values equal to the quantized module's integers."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from espalier.compiler.ir import Activation, Gru, Input, Last, Linear
 
 
 class Around(nn.Module):
-    """A GRU of 5 inputs and 6 units, two heads, and a function of (model, x, y, h_n) as the rest."""
+    """A GRU of 5 inputs and 6 units, two heads, and a function of (model, x, y, h_n)."""
 
     def __init__(self, function=None, **options):
         super().__init__()
@@ -148,7 +148,7 @@ class Mlp(nn.Sequential):
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.Sigmoid, nn.Tanh, lambda: nn.ReLU(inplace=True)])
 def test_mlp_without_time(imported, act):
-    """The hidden layer is rescaled and rounded twice before it becomes column inputs: a few units at most."""
+    """The hidden layer is rescaled and rounded twice before it becomes column inputs."""
     model = imported(Mlp(act), signal(16, 3, 4), exact=False)
     assert model.kinds() == ["Input", "Linear", "Activation", "Linear"]
     assert not model.graph.operations[0].output.per_step and model.notes["sequence"] == {}

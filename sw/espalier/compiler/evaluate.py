@@ -1,8 +1,8 @@
 """What a `Graph` means: a NumPy interpreter of the intermediate form, one function per operation.
 
-It works on whole sequences of one sample, with the arithmetic of `espalier.spec.numerics` and nothing
-else, and is the oracle for whatever turns a graph into instructions. A per-step value is int64
-[T, elements], any other [elements].
+It works on whole sequences of one sample, with the arithmetic of `espalier.spec.numerics` and
+nothing else, and is the oracle for whatever turns a graph into instructions. A per-step value is
+int64 [T, elements], any other [elements].
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def linear(operation: Linear, values: Values) -> np.ndarray:
 
 
 def gru(operation: Gru, values: Values) -> None:
-    """All layers and directions; the next layer's input is the outputs of both directions, forward first."""
+    """All layers and directions; the next layer takes both directions' outputs, forward first."""
     x16, scale = None, numerics.GATE_SCALE
     for layer, cells in enumerate(operation.cells):
         outputs = []
@@ -88,7 +88,7 @@ def gru(operation: Gru, values: Values) -> None:
 
 
 def gru_direction(cell: GruCellParameters, x8: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """States [T, H] after each step of x8 [T, I], from the state h [H] (`GruCellParameters` has the equations)."""
+    """States [T, H] after each step of x8 [T, I], from state h [H]: see GruCellParameters."""
     hidden = cell.hidden_size
     weight_ih, weight_hh = matrix(cell.weight_ih), matrix(cell.weight_hh)
     x_sent, h_sent = np.zeros(cell.input_size, np.int64), np.zeros(hidden, np.int64)
@@ -115,7 +115,10 @@ def activation(operation: Activation, values: Values) -> np.ndarray:
 
 
 def gather(view: View, values: Values, scale: float) -> np.ndarray:
-    """The view's features as 16-bit values of `scale`, [T, features] or [features]; a value without time repeats."""
+    """The view's features as 16-bit values of `scale`, [T, features] or [features].
+
+    A value without time repeats beside ones with time.
+    """
     parts = [rescale(values[value], value.scale, scale) for value in view.values]
     steps = max((len(part) for part in parts if part.ndim == 2), default=None)
     shape = (len(view),) if steps is None else (steps, len(view))
@@ -150,7 +153,7 @@ def table(kind: str, value: np.ndarray) -> np.ndarray:
 
 
 def hold(sent: np.ndarray, new: np.ndarray, threshold: int) -> np.ndarray:
-    """The columns as the engine knows them: a column keeps its last-sent value while the change is small."""
+    """The columns as the engine knows them: last-sent values stay while the change is small."""
     return np.where(np.abs(new - sent) > threshold, new, sent)
 
 

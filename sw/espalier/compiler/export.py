@@ -1,10 +1,11 @@
-"""torch.export with a dynamic batch and time, and its failures turned into messages about the user's code."""
+"""torch.export with dynamic batch and time; failures become messages about the user's code."""
 
 from __future__ import annotations
 
 import inspect
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -20,14 +21,17 @@ from torch.utils import _pytree as pytree
 from ..errors import InputError, UnsupportedModelError
 from ..quantized import QuantModule
 from . import source
-from .importer import InputSpec
+from .builder import InputSpec
 
-PACKING = "packed sequences are not supported: give the GRU the padded tensor, and pass lengths= when the program runs"
+PACKING = (
+    "packed sequences are not supported: give the GRU the padded tensor, and pass lengths= "
+    "when the program runs"
+)
 
 
 @dataclass(frozen=True)
 class Call:
-    """The model's example call: arguments by name, and which axes of its tensors are batch and time."""
+    """The model's example call: arguments by name, and the batch and time axes of its tensors."""
 
     model: nn.Module
     arguments: dict[str, Any]
@@ -36,6 +40,17 @@ class Call:
     @property
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.arguments.items() if isinstance(value, Tensor)}
+
+    def positional(self) -> tuple[Any, ...]:
+        """All arguments by position, with defaults. Raises InputError where one has none."""
+        bound = inspect.signature(self.model.forward).bind(**self.arguments)
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise InputError(
+                f"forward's keyword-only parameters {sorted(bound.kwargs)} cannot be calibrated "
+                "here; compress the model first (espalier.compress)"
+            )
+        return bound.args
 
 
 def bind(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None) -> Call:
@@ -65,7 +80,8 @@ def _check(name: str, value: Any) -> None:
         if not value.dtype.is_floating_point or value.ndim == 0 or value.numel() == 0:
             shape = tuple(value.shape)
             raise InputError(
-                f"example input {name!r} must be a non-empty float tensor, not {value.dtype} {shape}"
+                f"example input {name!r} must be a non-empty float tensor, not {value.dtype} "
+                f"of {shape}"
             )
     elif any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value)):
         raise InputError(
@@ -76,8 +92,8 @@ def _check(name: str, value: Any) -> None:
 def with_axes(call: Call, times: Mapping[str, int]) -> Call:
     """The call with the batch axis of every tensor, given the time axes by input name.
 
-    The batch axis of an input with time is the leading one that remains, but [T, features] has none; that of another
-    input is its first, or the middle one of a state [layers, B, H].
+    The batch axis of an input with time is the leading one that remains, but [T, features] has
+    none; that of another input is its first, or the middle one of a state [layers, B, H].
     """
     specs = []
     for name, tensor in call.tensors.items():
@@ -151,7 +167,7 @@ def _enlarged(call: Call) -> Call:
 
 
 def _export(call: Call) -> ExportedProgram:
-    shapes: dict[str, Any] = {name: None for name in call.arguments}
+    shapes = {name: pytree.tree_map(lambda _: None, a) for name, a in call.arguments.items()}
     for spec in call.specs:
         axes = (spec.batch_axis, spec.time_axis)
         shapes[spec.name] = {axis: Dim.AUTO for axis in axes if axis is not None}
@@ -161,12 +177,12 @@ def _export(call: Call) -> ExportedProgram:
                 call.model, (), call.arguments, dynamic_shapes=shapes, strict=False
             )
     except Exception as error:  # torch.export raises whatever the model and torch raise
-        raise UnsupportedModelError(_explain(error)) from error
+        raise UnsupportedModelError(explain(error)) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch.export's own warnings and dumps away: failures are explained by `_explain`."""
+    """Keep torch.export's own warnings and dumps away: failures are explained by `explain`."""
     loggers = [
         logging.getLogger(name)
         for name in ("torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
@@ -183,14 +199,22 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _explain(error: Exception) -> str:
+def is_packing(error: Exception) -> bool:
+    """Whether a model failed for its use of packed sequences."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return "PackedSequence" in str(error) or any(file.endswith("nn/utils/rnn.py") for file in files)
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with the model whose call or export raised `error`."""
     line = source.of_exception(error)
     place = f"\n    at {line}" if line else ""
     text = str(error)
-    if "pack_padded" in line or "pad_packed" in line or "PackedSequence" in text:
+    if is_packing(error):
         return f"the model cannot be compiled: {PACKING}{place}"
     if "GuardOnDataDependent" in type(error).__name__ or "data-dependent" in text:
-        return f"the model cannot be compiled: its code depends on the inputs' values (if, while, int()){place}"
+        reason = "its code depends on the inputs' values (if, while, int())"
+        return f"the model cannot be compiled: {reason}{place}"
     reason = text.strip().split("\n")[0]
     return f"the model cannot be exported ({type(error).__name__}: {reason}){place}"
 

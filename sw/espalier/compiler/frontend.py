@@ -7,18 +7,22 @@ from typing import Any
 
 from torch import nn
 
+from .. import Recipe, compress
 from ..errors import InputError, UnsupportedModelError
 from ..program import Program
 from ..quantized import QuantModule
 from ..spec.config import DE1_SOC, Config
 from . import operators, scales
+from .builder import Builder
 from .export import (
     Call,
     bind,
     constants,
     dynamic_sizes,
+    explain,
     export,
     input_nodes,
+    is_packing,
     length_guards,
     output_names,
     with_axes,
@@ -29,7 +33,7 @@ from .labels import Labels
 from .sequence import time_axes
 
 STEPS = (11, 13)
-"""Time steps with which a graph is walked: the second only when the first shows no line for a fixed length."""
+"""Time steps with which a graph is walked; the second where the first shows no fixed length."""
 SAMPLES = 3
 
 
@@ -46,11 +50,12 @@ def compile(
 
     Parameters
     ----------
-    model: a compressed model (`espalier.compress`), in evaluation mode. One with plain nn.Linear or nn.GRU modules is
-        first quantized at density 1 and 8 bits, with `args` as calibration.
-    args, kwargs: example inputs of the model's forward: a tensor or a tuple. Their batch size and length do not matter.
-    sequence: the time axis by input name, `{"x": 1}`, or of the only input, `1`. Default: the axis over which the
-        model's GRUs run. A model without one is run once per sample.
+    model: a compressed model (`espalier.compress`), in evaluation mode. One with plain nn.Linear or
+        nn.GRU modules is first quantized at density 1 and 8 bits, with `args` as calibration.
+    args, kwargs: example inputs of the model's forward, a tensor or a tuple; their batch size and
+        length do not matter.
+    sequence: the time axis by input name, `{"x": 1}`, or of the only input, `1`. Default: the axis
+        over which the model's GRUs run. A model without one is run once per sample.
     max_length: the most time steps of a run, where the program has to know.
 
     Raises
@@ -79,8 +84,7 @@ def import_model(
     if model.training:
         raise UnsupportedModelError("the model is in training mode; call model.eval() first")
     call = bind(model, args, kwargs)
-    notes: dict[str, Any] = {}
-    model, notes["quantized_by_compile"] = quantized(model, call)
+    model, notes = quantized(model, call)
     call = Call(model, call.arguments)
     times = time_axes(call, sequence)
     notes["sequence"] = times
@@ -88,17 +92,32 @@ def import_model(
     return import_call(call), notes
 
 
-def quantized(model: nn.Module, call: Call) -> tuple[nn.Module, bool]:
-    """The model with quantized layers only, and whether this function made it so."""
-    if not any(isinstance(module, nn.Linear | nn.GRU) for module in model.modules()):
-        return model, False
-    if any(isinstance(module, QuantModule) for module in model.modules()):
+def quantized(model: nn.Module, call: Call) -> tuple[nn.Module, dict[str, Any]]:
+    """The model with quantized layers only, and notes on its compression."""
+    plain = [type(module) in (nn.Linear, nn.GRU) for module in model.modules()]
+    made_here = any(plain)
+    if made_here and any(isinstance(module, QuantModule) for module in model.modules()):
         raise UnsupportedModelError(
             "some layers are compressed and some are not; compress the whole model"
         )
-    from .. import Recipe, compress
+    if made_here:
+        model = _compressed(model, call)
+    notes: dict[str, Any] = {"quantized_by_compile": made_here}
+    report = getattr(model, "espalier_report", None)
+    if report is not None:
+        notes["density"] = report.density
+        notes["requested_density"] = report.requested_density
+    return model, notes
 
-    return compress(model, Recipe(density=1, weight_bits=8), calibration=[call.arguments]), True
+
+def _compressed(model: nn.Module, call: Call) -> nn.Module:
+    recipe = Recipe(density=1, weight_bits=8)
+    try:
+        return compress(model, recipe, calibration=[call.positional()])
+    except InputError as error:
+        if is_packing(error):
+            raise UnsupportedModelError(explain(error)) from error
+        raise
 
 
 def import_call(call: Call) -> Graph:
@@ -106,9 +125,11 @@ def import_call(call: Call) -> Graph:
     program, call = export(call)
     dynamic, batch = dynamic_sizes(program, call)
     for steps in STEPS:
-        labels = Labels(batch or SAMPLES, steps)
-        importer = Importer(call.model, labels, constants(program))
-        importer.run(list(program.graph.nodes), input_nodes(program, call), output_names(program))
+        builder = Builder(call.model, Labels(batch or SAMPLES, steps))
+        importer = Importer(
+            builder, input_nodes(program, call), constants(program), output_names(program)
+        )
+        importer.run(list(program.graph.nodes))
         if importer.problems:
             raise _unsupported(importer.problems)
         if dynamic and not (lines := length_guards(program, call)):
@@ -117,8 +138,8 @@ def import_call(call: Call) -> Graph:
         message = "the model's code depends on the sequence length"
         raise _unsupported([f"{message}\n    at {line}" for line in lines or ["an unknown line"]])
     largest = {name: float(tensor.detach().abs().max()) for name, tensor in call.tensors.items()}
-    scales.resolve(importer.graph, largest)
-    return importer.graph
+    scales.resolve(builder.graph, largest)
+    return builder.graph
 
 
 def _unsupported(problems: list[str]) -> UnsupportedModelError:

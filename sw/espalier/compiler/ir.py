@@ -1,8 +1,9 @@
 """The compiler's intermediate form: integer layers on vectors, nothing of torch left.
 
-A `Value` is a vector of 16-bit elements with one scale, present at every time step (`per_step`) or once a run.
-Slices, concatenations and reshapes cost nothing: they only build a `View`, which names for each logical feature the
-value and element that holds it. Operations are in execution order. `evaluate.py` says what each of them computes.
+A `Value` is a vector of 16-bit elements with one scale, present at every time step (`per_step`) or
+once a run. Slices, concatenations and reshapes cost nothing: they only build a `View`, which names
+for each logical feature the value and element that holds it. Operations are in execution order;
+`evaluate.py` says what each of them computes.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ class View:
 
     @property
     def scale(self) -> float:
-        """The largest scale of its values: what an output, activation or last value takes when they differ."""
+        """The largest of its values' scales: what an output, relu or last value has."""
         return max(value.scale for value in self.values)
 
 
 @dataclass(eq=False)
 class Input:
-    """A user input. `columns` inputs arrive as int8 column inputs of scale 256·output.scale and feed products only;
-    others arrive as 16-bit values."""
+    """A user input. `columns` inputs arrive as int8 column inputs of scale 256·output.scale and
+    feed products only; others arrive as 16-bit values."""
 
     output: Value
     columns: bool
@@ -67,7 +68,7 @@ class Input:
 
 @dataclass(eq=False)
 class Linear:
-    """`parameters.input_scale` applies to all features; a producer of another scale is rescaled by the lowering."""
+    """`parameters.input_scale` applies to all features; the lowering rescales other producers."""
 
     input: View
     output: Value
@@ -76,10 +77,11 @@ class Linear:
 
 @dataclass(eq=False)
 class Gru:
-    """All layers and directions of one nn.GRU. cells[layer][direction]; initial[layer·D + direction] is None for zeros.
+    """All layers and directions of one nn.GRU: cells[layer][direction], and
+    initial[layer·D + direction], None for zeros.
 
-    `output` is per step: H elements per direction, forward first. `final[layer·D + direction]` are once-values: the
-    last states.
+    `output` is per step: H elements per direction, forward first. `final[layer·D + direction]` are
+    once-values: the last states.
     """
 
     input: View
@@ -91,7 +93,7 @@ class Gru:
 
 @dataclass(eq=False)
 class Activation:
-    """relu keeps the scale; sigmoid and tanh give scale 2^-15 (rescale to the table's input scale first)."""
+    """relu keeps the scale; sigmoid and tanh rescale to the table's input and give scale 2^-15."""
 
     kind: Literal["relu", "sigmoid", "tanh"]
     input: View

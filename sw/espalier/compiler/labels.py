@@ -1,9 +1,10 @@
 """Tensors of the traced model as labels: which element of which value lies where.
 
-Every entry of a labelled tensor says (id, b, t): element `id` of the graph's values, of sample b, at time step t. Data
-movement is then done by torch itself, on these integers, with a small batch and a few time steps: whatever slices, reshapes
-or transposes do, the labels say what came of it. b = `any_sample` and t = `any_step` mark what is the same for all samples
-and steps; id = ZERO is the constant 0.
+Every entry of a labelled tensor says (id, b, t): element `id` of the graph's values, of sample b,
+at time step t. Data movement is then done by torch itself, on these integers, with a small batch
+and a few time steps: whatever slices, reshapes or transposes do, the labels say what came of it.
+b = `any_sample` and t = `any_step` mark what is the same for all samples and steps; id = ZERO is
+the constant 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ZERO = -1
 
 
 class LayoutError(Exception):
-    """A tensor's layout cannot be followed; the message completes a sentence about the user's line."""
+    """A tensor's layout cannot be followed; the message follows the operator's name."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Labels:
     def tensor(
         self, ids: np.ndarray, batch_axis: int | None, time_axis: int | None
     ) -> torch.Tensor:
-        """Labels of feature ids, with the batch and time axes put in at their positions of the result."""
+        """Labels of feature ids, with batch and time axes put in where the result has them."""
         b, t = np.array(self.any_sample), np.array(self.any_step)
         axes = sorted(axis for axis in (batch_axis, time_axis) if axis is not None)
         ids = np.expand_dims(ids, axes) if axes else ids
@@ -75,7 +76,9 @@ class Labels:
     def features(
         self, labels: torch.Tensor, batch_axis: int | None, time_axis: int | None
     ) -> np.ndarray:
-        """Feature ids of a tensor whose batch and time axes are given; entries may be the same for all.
+        """Feature ids of a tensor whose batch and time axes are given.
+
+        Entries may also be the same for all samples or steps.
 
         Raises LayoutError when samples or steps do not lie in order along these axes.
         """
@@ -98,7 +101,7 @@ class Labels:
 
     @staticmethod
     def _axis(position: np.ndarray, size: int, name: str) -> int | None:
-        """The axis along which `position` counts 0..size-1; None when it is `size` ("any") everywhere."""
+        """The axis along which `position` counts up; None when it is `size` ("any") everywhere."""
         known = position != size
         if not known.any():
             return None
@@ -110,7 +113,7 @@ class Labels:
         raise LayoutError(f"leaves no axis that is the {name} axis in its order")
 
     def rows(self, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """ids [N, features] of the vectors along the last axis, with the sample and the step [N] of each.
+        """ids [N, features] of the vectors along the last axis, with sample and step [N] of each.
 
         Raises LayoutError when one vector holds several samples or steps.
         """
@@ -124,7 +127,7 @@ class Labels:
         return ids, sample, step
 
     def steps_used(self, labels: torch.Tensor) -> str:
-        """'none', 'last' or 'all' time steps. Raises LayoutError for any other choice of steps or of samples."""
+        """'none', 'last' or 'all' time steps. Raises LayoutError for others, or single samples."""
         _, b, t = self.decode(labels)
         samples, steps = np.unique(b[b != self.any_sample]), np.unique(t[t != self.any_step])
         if len(samples) not in (0, self.batch):

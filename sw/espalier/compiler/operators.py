@@ -1,4 +1,4 @@
-"""The operators that the importer knows, by name. The core ones are `espalier.linear` and `espalier.gru`."""
+"""The operators that the importer knows by name, beside `espalier.linear` and `espalier.gru`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ MOVEMENT = frozenset(
         "aten.stack",
         "aten.swapaxes",
         "aten.swapdims",
+        "aten.sym_size",
         "aten.t",
         "aten.tensor_split",
         "aten.tile",
@@ -124,7 +125,8 @@ ADVICE = {
 }
 
 SUPPORTED = (
-    "nn.GRU (any layers, batch_first, bias, bidirectional, initial state), nn.Linear, relu, sigmoid, tanh, dropout in "
-    "evaluation mode, and data movement among features: slices, select, cat, stack, view, reshape, flatten, unflatten, "
-    "permute, transpose, squeeze, unsqueeze, chunk, split, unbind, contiguous; of time: all steps or the last one (y[:, -1], h_n)"
+    "nn.GRU (any layers, batch_first, bias, bidirectional, initial state), nn.Linear, relu, "
+    "sigmoid, tanh, dropout in evaluation mode, and data movement among features: slices, select, "
+    "cat, stack, view, reshape, flatten, unflatten, permute, transpose, squeeze, unsqueeze, chunk, "
+    "split, unbind, contiguous; of time: all steps or the last one (y[:, -1], h_n)"
 )

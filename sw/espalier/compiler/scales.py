@@ -1,9 +1,12 @@
 """The scales of user inputs, and of what keeps its input's scale.
 
-- An input that feeds products only, all of one input scale, arrives as column inputs: value scale input_scale / 256.
-- An input that is a GRU's initial state and nothing else arrives as 16-bit values of 2^-15, and may be left out.
-- Any other input arrives as 16-bit values: of the largest input scale of its products / 256 (products of smaller scales
-  rescale it), or where it feeds no product, of the scale that the example inputs just fill.
+- An input that feeds products only, all of one input scale, arrives as column inputs: its value
+  has the scale input_scale / 256.
+- An input that is a GRU's initial state and nothing else arrives as 16-bit values of 2^-15, and may
+  be left out.
+- Any other input arrives as 16-bit values: of the largest input scale of its products / 256
+  (products of smaller scales rescale it), or, where it feeds no product, of the scale that the
+  example inputs just fill.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ COLUMN_UNITS = 256
 
 
 def resolve(graph: Graph, examples: Mapping[str, float]) -> None:
-    """Set the scales of inputs, relu and last values in `graph`; `examples` has each input's largest magnitude."""
+    """Set the scales of inputs, relu and last values; `examples`: largest magnitudes of inputs."""
     for operation in graph.operations:
         match operation:
             case Input():

@@ -9,14 +9,16 @@ from torch.fx import Node
 
 from ..errors import InputError, UnsupportedModelError
 from . import source
+from .builder import InputSpec
 from .export import Call, export, input_nodes
-from .importer import InputSpec, operator_name
+from .importer import operator_name
 
 
 def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> dict[str, int]:
-    """The time axis of each input that has one, from `compile`'s `sequence` or from the model's GRUs.
+    """The time axis of each input that has one, from `compile`'s `sequence` or the model's GRUs.
 
-    Raises InputError when `sequence` does not fit the inputs, UnsupportedModelError when there is no clear default.
+    Raises InputError when `sequence` does not fit the inputs, UnsupportedModelError when there is
+    no clear default.
     """
     if sequence is None:
         return _default(call)
@@ -24,7 +26,7 @@ def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> dict[str,
     if isinstance(sequence, int):
         if len(tensors) != 1:
             raise InputError(
-                f"sequence must name the inputs that have time: {{name: axis}} with {sorted(tensors)}"
+                f"sequence must name the inputs that have time: {{name: axis}} of {sorted(tensors)}"
             )
         sequence = {next(iter(tensors)): sequence}
     axes = {}

@@ -25,7 +25,7 @@ def describe(file: str, line: int | str | None, code: str) -> str:
 
 
 def of_node(node: Node) -> str:
-    """The user's line that made `node`; the module's path where the user's code has none (nn.Sequential)."""
+    """The user's line that made `node`; the module's path where there is none (nn.Sequential)."""
     for match in reversed(list(_FRAME.finditer(node.meta.get("stack_trace") or ""))):
         if is_user_file(match["file"]):
             return describe(match["file"], match["line"], match["code"])
