@@ -44,7 +44,7 @@ class DelayLine(wiring.Component):
 
 
 def delayed(m: Module, name: str, value: Value, cycles: int) -> Value:
-    """`value` (unsigned) as it was `cycles` ago, from a register: rings and their output registers."""
+    """`value` (unsigned) as it was `cycles` ago, from a register: rings with output registers."""
     while cycles:
         ring = min(cycles - 1, LONGEST)
         if ring >= 2:
@@ -58,10 +58,10 @@ def delayed(m: Module, name: str, value: Value, cycles: int) -> Value:
 
 
 class Timeline:
-    """What the unit knows of a chunk when it takes it in, at later cycles of that chunk's way through the pipeline.
+    """What the unit knows of a chunk when it takes it in, at later cycles of that chunk's way.
 
-    `valid(cycle)` is 1 when a chunk was taken `cycle` cycles ago; `at(cycle, field, ...)` are its fields then, meaningless
-    without `valid`.
+    `valid(cycle)` is 1 when a chunk was taken `cycle` cycles ago; `at(cycle, field, ...)` are its
+    fields then, meaningless without `valid`.
     """
 
     def __init__(self, m: Module, taken: Value, fields: dict[str, Value], cycles: int):

@@ -12,15 +12,25 @@ from espalier.spec.config import Config
 from .interfaces import VECTOR_COMMAND
 from .vector_sum import Select
 
-_CHUNK_ADDRESSES = ("drain", "sum_address", "parameters", "operand0", "operand1", "operand2", "vector_address")
+_CHUNK_ADDRESSES = (
+    "drain",
+    "sum_address",
+    "parameters",
+    "operand0",
+    "operand1",
+    "operand2",
+    "vector_address",
+)
 """Fields that advance by one with every chunk."""
 
 
 class VectorIssue(wiring.Component):
-    """Takes a chunk of the current command in every cycle, every second one with two planes; commands follow without a gap.
+    """Takes a chunk of the command in hand every cycle, every second one with two planes.
 
-    `command` holds the addresses of the chunk in hand. A chunk that goes to DDR waits for `room`. With two planes the low plane is
-    requested in one cycle and the high one, with which the chunk counts as taken, in the next, always.
+    Commands follow each other without a gap. `command` holds the addresses of the next chunk. A
+    chunk that goes to DDR waits for `room`. With two planes the low plane is requested in one cycle
+    and the high one, with which the chunk counts as taken, in the next, always: the pipeline joins
+    them by their neighbourhood.
 
     Members
     -------
@@ -34,17 +44,19 @@ class VectorIssue(wiring.Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "commands": In(stream.Signature(VECTOR_COMMAND)),
-            "room": In(1),
-            "taken": Out(1),
-            "last": Out(1),
-            "select": Out(Select),
-            "drain_valid": Out(1),
-            "drain_chunk": Out(7),
-            "command": Out(VECTOR_COMMAND),
-            "column_array": Out(range(max(config.arrays, 2))),
-        })
+        super().__init__(
+            {
+                "commands": In(stream.Signature(VECTOR_COMMAND)),
+                "room": In(1),
+                "taken": Out(1),
+                "last": Out(1),
+                "select": Out(Select),
+                "drain_valid": Out(1),
+                "drain_chunk": Out(7),
+                "command": Out(VECTOR_COMMAND),
+                "column_array": Out(range(max(config.arrays, 2))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,7 +84,11 @@ class VectorIssue(wiring.Component):
             m.d.sync += [command[name].eq(command[name] + 1) for name in _CHUNK_ADDRESSES]
             self._advance_columns(m)
         with m.If(self.commands.ready):
-            m.d.sync += [busy.eq(self.commands.valid), command.eq(self.commands.payload), self.column_array.eq(0)]
+            m.d.sync += [
+                busy.eq(self.commands.valid),
+                command.eq(self.commands.payload),
+                self.column_array.eq(0),
+            ]
         return m
 
     def _advance_columns(self, m: Module) -> None:

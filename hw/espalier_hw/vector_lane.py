@@ -24,9 +24,10 @@ COLUMN_CYCLE = RESULT_CYCLE + ColumnInput.LATENCY
 
 
 class VectorLane(wiring.Component):
-    """source -> total -> scaled -> combined -> function -> result -> column, one element a cycle, never stalled.
+    """source -> total -> scaled -> combined -> function -> result -> column, one element a cycle.
 
-    Every input counts for the element whose source came the given number of cycles before (`select`, `drained`, `source`: 0).
+    Never stalls. An input counts for the element whose source came the given number of cycles
+    before (`select`, `drained`, `source`: 0).
 
     Members
     -------
@@ -43,31 +44,33 @@ class VectorLane(wiring.Component):
 
     def __init__(self, config: Config):
         self._drained_bits = drained_bits(config)
-        super().__init__({
-            "select": In(Select),
-            "drained": In(signed(self._drained_bits)),
-            "source": In(signed(VALUE_BITS)),
-            "stored": In(signed(SUM_BITS)),
-            "add": In(1),
-            "sum_item": In(SUM_BITS),
-            "take_sum_item": In(1),
-            "total": Out(signed(SUM_BITS)),
-            "parameter": In(PARAMETER_LAYOUT),
-            "scale": In(1),
-            "operand": In(signed(VALUE_BITS)),
-            "combine": In(2),
-            "segment": Out(SEGMENT_BITS),
-            "entry": In(ENTRY_LAYOUT),
-            "relu": In(1),
-            "table": In(1),
-            "other": In(signed(VALUE_BITS)),
-            "gate": In(signed(VALUE_BITS)),
-            "interpolate": In(1),
-            "item": In(VALUE_BITS),
-            "take_item": In(1),
-            "result": Out(signed(VALUE_BITS)),
-            "column": Out(signed(COLUMN_BITS)),
-        })
+        super().__init__(
+            {
+                "select": In(Select),
+                "drained": In(signed(self._drained_bits)),
+                "source": In(signed(VALUE_BITS)),
+                "stored": In(signed(SUM_BITS)),
+                "add": In(1),
+                "sum_item": In(SUM_BITS),
+                "take_sum_item": In(1),
+                "total": Out(signed(SUM_BITS)),
+                "parameter": In(PARAMETER_LAYOUT),
+                "scale": In(1),
+                "operand": In(signed(VALUE_BITS)),
+                "combine": In(2),
+                "segment": Out(SEGMENT_BITS),
+                "entry": In(ENTRY_LAYOUT),
+                "relu": In(1),
+                "table": In(1),
+                "other": In(signed(VALUE_BITS)),
+                "gate": In(signed(VALUE_BITS)),
+                "interpolate": In(1),
+                "item": In(VALUE_BITS),
+                "take_item": In(1),
+                "result": Out(signed(VALUE_BITS)),
+                "column": Out(signed(COLUMN_BITS)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -86,21 +89,17 @@ class VectorLane(wiring.Component):
             accumulate.item.eq(self.sum_item),
             accumulate.take_item.eq(self.take_sum_item),
             self.total.eq(accumulate.total),
-
             requantize.total.eq(accumulate.total),
             requantize.parameter.eq(self.parameter),
             requantize.scale.eq(self.scale),
-
             combine.value.eq(requantize.value),
             combine.operand.eq(self.operand),
             combine.combine.eq(self.combine),
-
             function.value.eq(combine.result),
             function.relu.eq(self.relu),
             function.table.eq(self.table),
             self.segment.eq(function.segment),
             function.entry.eq(self.entry),
-
             interpolate.value.eq(function.result),
             interpolate.other.eq(self.other),
             interpolate.gate.eq(self.gate),
@@ -108,7 +107,6 @@ class VectorLane(wiring.Component):
             interpolate.item.eq(self.item),
             interpolate.take_item.eq(self.take_item),
             self.result.eq(interpolate.result),
-
             column_input.value.eq(interpolate.result),
             self.column.eq(column_input.column),
         ]

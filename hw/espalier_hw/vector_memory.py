@@ -1,4 +1,4 @@
-"""The vector unit's memories: block RAMs of one write and one registered read port, copied where more reads are needed."""
+"""The vector unit's memories: block RAMs of one write and one read port, copied for more reads."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ def _address(depth: int) -> Shape:
 class ChunkMemory(wiring.Component):
     """One chunk an address, in parts that are written separately (a loader item fills one part).
 
-    Data comes one cycle after the address, from the block RAM's own register: register it once more. A read of the address that is
-    being written gives the old data.
+    Data comes one cycle after the address, from the block RAM's own register: register it once
+    more. A read of the address that is being written gives the old data.
 
     Parameters
     ----------
-    depth: chunks. parts: parts of a chunk. part_bits: bits of a part. reads: read ports, each a copy of the memory.
+    depth: chunks. parts: parts of a chunk. part_bits: bits of a part. reads: read ports, each a
+        copy of the memory.
     """
 
     def __init__(self, *, depth: int, parts: int, part_bits: int, reads: int = 1):
         self._depth, self._part_bits, self._reads = depth, part_bits, reads
         chunk = data.ArrayLayout(part_bits, parts)
-        super().__init__({
-            "write_enable": In(parts),
-            "write_address": In(_address(depth)),
-            "write_data": In(chunk),
-            **{f"read_address{r}": In(_address(depth)) for r in range(reads)},
-            **{f"read_data{r}": Out(chunk) for r in range(reads)},
-        })
+        super().__init__(
+            {
+                "write_enable": In(parts),
+                "write_address": In(_address(depth)),
+                "write_data": In(chunk),
+                **{f"read_address{r}": In(_address(depth)) for r in range(reads)},
+                **{f"read_data{r}": Out(chunk) for r in range(reads)},
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -57,7 +60,7 @@ class ChunkMemory(wiring.Component):
 
 
 class TableMemory(wiring.Component):
-    """The piecewise-linear tables, one copy a lane: every lane looks up its own segment of the same table.
+    """The piecewise-linear tables, one copy a lane: each looks up its own segment of one table.
 
     The entry comes one cycle after the segment.
     """
@@ -65,14 +68,16 @@ class TableMemory(wiring.Component):
     def __init__(self, config: Config):
         self._depth = config.tables * TABLE_SEGMENTS
         lanes = config.vector_lanes
-        super().__init__({
-            "write_enable": In(1),
-            "write_address": In(_address(self._depth)),
-            "write_data": In(ENTRY_LAYOUT),
-            "table": In(_address(config.tables)),
-            "segments": In(data.ArrayLayout(SEGMENT_BITS, lanes)),
-            "entries": Out(data.ArrayLayout(ENTRY_LAYOUT, lanes)),
-        })
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "write_address": In(_address(self._depth)),
+                "write_data": In(ENTRY_LAYOUT),
+                "table": In(_address(config.tables)),
+                "segments": In(data.ArrayLayout(SEGMENT_BITS, lanes)),
+                "entries": Out(data.ArrayLayout(ENTRY_LAYOUT, lanes)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

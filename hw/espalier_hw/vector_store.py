@@ -16,11 +16,12 @@ DEPTH = 32
 
 
 class StoreBuffer(wiring.Component):
-    """A FIFO whose room is given away before the data exists, so that the pipeline behind it never stalls.
+    """A FIFO whose room is given away before the data exists: the pipeline behind it never stalls.
 
-    `take` reserves one place; `room` is 1 while there is one. Places fill in the order in which they were taken, twice:
-    when the chunk's sums pass (`sums_valid`, early), and when its values pass (`values_valid`, late). Each kind has its own
-    memory, so nobody carries 27-bit sums through the pipeline; a chunk leaves after its late pass. Output order is taking order.
+    `take` reserves one place; `room` is 1 while there is one. Places fill in the order in which
+    they were taken, twice: when the chunk's sums pass (`sums_valid`, early), and when its values
+    pass (`values_valid`, late). Each kind has its own memory, so nobody carries 27-bit sums through
+    the pipeline; a chunk leaves after its late pass. Output order is taking order.
 
     Members
     -------
@@ -32,16 +33,18 @@ class StoreBuffer(wiring.Component):
 
     def __init__(self, config: Config):
         lanes = config.vector_lanes
-        super().__init__({
-            "room": Out(1),
-            "take": In(1),
-            "sums_valid": In(1),
-            "sums": In(data.ArrayLayout(signed(SUM_BITS), lanes)),
-            "values_valid": In(1),
-            "values": In(data.ArrayLayout(signed(VALUE_BITS), lanes)),
-            "wide": In(1),
-            "output": Out(stream.Signature(stored_chunk(config))),
-        })
+        super().__init__(
+            {
+                "room": Out(1),
+                "take": In(1),
+                "sums_valid": In(1),
+                "sums": In(data.ArrayLayout(signed(SUM_BITS), lanes)),
+                "values_valid": In(1),
+                "values": In(data.ArrayLayout(signed(VALUE_BITS), lanes)),
+                "wide": In(1),
+                "output": Out(stream.Signature(stored_chunk(config))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

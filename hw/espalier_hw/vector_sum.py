@@ -1,6 +1,7 @@
 """From drained slots to 16-bit values: the first half of a vector lane.
 
-Every stage is one multiply, one two-operand add or one 4:1 selection. Data registers have no reset: validity travels beside them.
+Every stage is one multiply, one two-operand add or one 4:1 selection. Data registers have no reset:
+validity travels beside them.
 """
 
 from amaranth.hdl import *
@@ -44,8 +45,8 @@ class Accumulate(wiring.Component):
     """total = source + stored: the selected source, joined over digit planes, plus the stored sum.
 
     The source is 0, `drained`, drained(before) + 16·`drained`, or `operand`; 27 bits that wrap (the
-    final value is proven to fit). Latency 4 cycles; `stored` is taken 1 cycle after the source, with
-    `add`. The last register is also the way into the sum memory: with `take_item` in the cycle
+    final value is proven to fit). Latency 4 cycles; `stored` is taken 1 cycle after the source,
+    with `add`. The last register is also the way into the sum memory: with `take_item` in the cycle
     before, it holds `item`.
 
     Parameters
@@ -56,16 +57,18 @@ class Accumulate(wiring.Component):
     LATENCY = 4
 
     def __init__(self, drained_bits: int):
-        super().__init__({
-            "select": In(Select),
-            "drained": In(signed(drained_bits)),
-            "operand": In(signed(VALUE_BITS)),
-            "stored": In(signed(SUM_BITS)),
-            "add": In(1),
-            "item": In(SUM_BITS),
-            "take_item": In(1),
-            "total": Out(signed(SUM_BITS)),
-        })
+        super().__init__(
+            {
+                "select": In(Select),
+                "drained": In(signed(drained_bits)),
+                "operand": In(signed(VALUE_BITS)),
+                "stored": In(signed(SUM_BITS)),
+                "add": In(1),
+                "item": In(SUM_BITS),
+                "take_item": In(1),
+                "total": Out(signed(SUM_BITS)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -103,11 +106,12 @@ class Accumulate(wiring.Component):
 
 
 class Requantize(wiring.Component):
-    """value = sat16((floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4), `numerics.scale_sum`; sat16(total) without `scale`.
+    """value = sat16(`numerics.scale_sum`(total, parameter)), or sat16(total) without `scale`.
 
+    The equation is (floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4.
     Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
-    saturated to 21 bits before the bias: a bias has 20 bits, so whatever is cut off there saturates to
-    the same side of 16 bits afterwards.
+    saturated to 21 bits before the bias: a bias has 20 bits, so whatever is cut off there saturates
+    to the same side of 16 bits afterwards.
     """
 
     LATENCY = 6
@@ -154,11 +158,14 @@ class Requantize(wiring.Component):
         shift_2 = data_register(2, "shift_2")
         shifted = data_register(width, "shifted")
         sign_2 = data_register(1, "sign_2")
-        differs = data_register(len(SHIFTS), "differs")  # of the sign, in bits only a smaller shift drops
+        # Bit i: bits that overflow for shifts up to the i-th differ from the sign.
+        differs = data_register(len(SHIFTS), "differs")
         floor = data_register(signed(width), "floor")
 
         m.d.sync += [shift_1.eq(shift), shift_2.eq(shift_1), sign_2.eq(sign)]
-        m.d.sync += shifted.eq(data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_1])
+        m.d.sync += shifted.eq(
+            data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_1]
+        )
         ends = [step + width - 1 for step in steps[1:]] + [self.PRODUCT_BITS - 1]
         for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
             band = product[step + width - 1 : end]

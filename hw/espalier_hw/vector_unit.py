@@ -35,29 +35,37 @@ LANES_PER_SUM_ITEM = 2
 
 
 def command_cycles(count: int, planes: int, drain_latency: int) -> int:
-    """Cycles from the command's transfer to `completed`, alone and with room in the store buffer (planes: 1 or 2)."""
+    """Cycles from a command's transfer to `completed`, alone and with room (planes: 1 or 2)."""
     return 1 + count * planes + drain_latency + COMPLETION_CYCLES
 
 
 class VectorUnit(wiring.Component):
     """Executes VECTORs (the meaning is `spec.isa.VECTOR` with `spec.numerics`) on V lanes.
 
-    Throughput: one chunk a cycle, two cycles a chunk with two digit planes; the next command's first chunk is taken in the cycle
-    after the last one's, whatever the pipeline still holds. So a VECTOR that reads what another one writes must wait for its
-    `completed`; within one command, a chunk that is written must not be read by a later chunk.
-    Latency: a command that comes in cycle 0, with nothing before it, has its first chunk taken in cycle 2 (3 with two planes)
-    and completes in cycle 1 + count·planes + drain_latency + 25 (`command_cycles`). QUEUE_DEPTH commands wait inside.
-    Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it; behind that nothing stalls.
-    Loader items: one a cycle; an item for the vector or sum memory waits for a gap in the chunks, at the stage that writes.
+    Throughput: one chunk a cycle, two cycles a chunk with two digit planes. The next command's
+    first chunk is taken in the cycle after the last one's, whatever the pipeline still holds: a
+    VECTOR that reads what another one writes must wait for its `completed`, and within one command
+    no chunk may read what an earlier one wrote to vector memory.
+    Latency: a command that comes in cycle 0, with nothing before it, has its first chunk taken in
+    cycle 2 (3 with two planes) and completes in cycle 1 + count·planes + drain_latency + 25
+    (`command_cycles`). Every chunk's stages lie at fixed distances from its taking: drained sums
+    `drain_latency` cycles after, the sum memory's write 4 more, vector memory and store 22 more,
+    columns 24, `completed` 25. `QUEUE_DEPTH` commands wait inside.
+    Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it
+    (32 in all); behind that nothing stalls.
+    Loader items: one a cycle; an item for the vector or sum memory waits for a cycle without a
+    chunk in the stage that writes there.
 
     Parameters
     ----------
     config: sizes.
-    drain_latency: cycles from a drain request to its sums, at least 3 (operand 0 is read meanwhile).
+    drain_latency: cycles from a drain request to its sums, at least 3 (operand 0 is read
+        meanwhile).
 
     Members
     -------
-    commands, completed: VECTORs, and a pulse for each, in order, when all it wrote can be read (DDR: lies in `store`'s FIFO).
+    commands, completed: VECTORs, and a pulse for each, in order, when all it wrote can be read
+        (DDR: lies in `store`'s FIFO).
     chunk_taken: a chunk is taken in.
     drain, columns: to the engine.
     items: vector, sums, parameters and tables from DDR.
@@ -68,15 +76,17 @@ class VectorUnit(wiring.Component):
         if drain_latency < 3:
             raise ValueError(f"drain_latency must be at least 3, not {drain_latency}")
         self._config, self._drain_latency = config, drain_latency
-        super().__init__({
-            "commands": In(stream.Signature(VECTOR_COMMAND)),
-            "completed": Out(1),
-            "chunk_taken": Out(1),
-            "drain": Out(Drain(config)),
-            "columns": Out(ColumnWrite(config)),
-            "items": In(items(config)),
-            "store": Out(stream.Signature(stored_chunk(config))),
-        })
+        super().__init__(
+            {
+                "commands": In(stream.Signature(VECTOR_COMMAND)),
+                "completed": Out(1),
+                "chunk_taken": Out(1),
+                "drain": Out(Drain(config)),
+                "columns": Out(ColumnWrite(config)),
+                "items": In(items(config)),
+                "store": Out(stream.Signature(stored_chunk(config))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -98,7 +108,9 @@ class VectorUnit(wiring.Component):
             self.drain.chunk.eq(issue.drain_chunk),
         ]
         fields = {name: issue.command[name] for name, _ in VECTOR_COMMAND}
-        fields.update(select=issue.select.as_value(), last=issue.last, column_array=issue.column_array)
+        fields.update(
+            select=issue.select.as_value(), last=issue.last, column_array=issue.column_array
+        )
         timeline = Timeline(m, issue.taken, fields, self._drain_latency + COMPLETION_CYCLES)
 
         item = self._take_items(m, timeline)
@@ -111,7 +123,7 @@ class VectorUnit(wiring.Component):
         return m
 
     def _take_items(self, m: Module, timeline: Timeline) -> data.View:
-        """The item register, `valid` for one cycle an item. The write follows in the next cycle, which is kept free of chunks."""
+        """The item register; its write follows in the next cycle, which is kept free of chunks."""
         item = Signal(data.StructLayout({"valid": 1, "payload": self.items.payload.shape()}))
         memory, cycle = self.items.payload.memory, self._drain_latency - 2
         blocked = Signal()
@@ -120,14 +132,21 @@ class VectorUnit(wiring.Component):
         with m.Elif(memory == Memory.SUMS):
             m.d.comb += blocked.eq(timeline.valid(cycle + TOTAL_CYCLE))
         m.d.comb += self.items.ready.eq(~blocked)
-        m.d.sync += [item.valid.eq(self.items.valid & ~blocked), item.payload.eq(self.items.payload)]
+        m.d.sync += [
+            item.valid.eq(self.items.valid & ~blocked),
+            item.payload.eq(self.items.payload),
+        ]
         return item
 
-    def _connect_sums(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+    def _connect_sums(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
+    ) -> None:
         """Source, stored sum, and the total's way back."""
         drained = self._drain_latency
         m.submodules.sums = sums = ChunkMemory(
-            depth=self._config.sum_depth, parts=len(lanes) // LANES_PER_SUM_ITEM, part_bits=LANES_PER_SUM_ITEM * SUM_BITS
+            depth=self._config.sum_depth,
+            parts=len(lanes) // LANES_PER_SUM_ITEM,
+            part_bits=LANES_PER_SUM_ITEM * SUM_BITS,
         )
         select, address = timeline.at(drained, "select", "sum_address")
         (use,) = timeline.at(drained + 1, "sums")
@@ -159,11 +178,13 @@ class VectorUnit(wiring.Component):
     def _connect_vector_memory(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
     ) -> None:
-        """Three operands out, the result in. Operand 0 is read early, as a source, and kept for the interpolation."""
+        """Operands out, the result in. Operand 0 is read as a source and kept to interpolate."""
         drained, count = self._drain_latency, len(lanes)
         m.submodules.vectors = vectors = ChunkMemory(
-            depth=self._config.vector_depth, parts=count // LANES_PER_VECTOR_ITEM,
-            part_bits=LANES_PER_VECTOR_ITEM * VALUE_BITS, reads=3,
+            depth=self._config.vector_depth,
+            parts=count // LANES_PER_VECTOR_ITEM,
+            part_bits=LANES_PER_VECTOR_ITEM * VALUE_BITS,
+            reads=3,
         )
         chunk = data.ArrayLayout(signed(VALUE_BITS), count)
         source = Signal(chunk, reset_less=True)
@@ -175,7 +196,10 @@ class VectorUnit(wiring.Component):
             vectors.read_address1.eq(timeline.at(drained + SCALED_CYCLE - 2, "operand1")[0]),
             vectors.read_address2.eq(timeline.at(drained + FUNCTION_CYCLE - 1, "operand2")[0]),
         ]
-        operand1, operand2 = chunk(vectors.read_data1.as_value()), chunk(vectors.read_data2.as_value())
+        operand1, operand2 = (
+            chunk(vectors.read_data1.as_value()),
+            chunk(vectors.read_data2.as_value()),
+        )
         (combine,) = timeline.at(drained + SCALED_CYCLE - 1, "combine")
         (interpolate,) = timeline.at(drained + FUNCTION_CYCLE, "interpolate")
         results = Signal(chunk)
@@ -201,7 +225,7 @@ class VectorUnit(wiring.Component):
     def _write_port(
         m: Module, memory: ChunkMemory, kind: Memory, writes: Value, address: Value, item: data.View
     ) -> None:
-        """Registers of a memory's write port: a whole chunk, or an item's part in a cycle without a chunk."""
+        """Registers of a write port: a whole chunk, or an item's part in a cycle without one."""
         loads = Signal(name=f"loads_{kind.name.lower()}")
         parts = len(memory.write_enable)
         m.d.comb += loads.eq(item.valid & (item.payload.memory == kind))
@@ -211,7 +235,9 @@ class VectorUnit(wiring.Component):
             m.d.sync += memory.write_enable.eq(1 << item.payload.part[: (parts - 1).bit_length()])
             m.d.sync += memory.write_address.eq(item.payload.address)
 
-    def _connect_rows(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+    def _connect_rows(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
+    ) -> None:
         """Row parameters."""
         drained, kind = self._drain_latency, Memory.PARAMETERS
         m.submodules.parameters = parameters = ChunkMemory(
@@ -232,7 +258,9 @@ class VectorUnit(wiring.Component):
                 lane.scale.eq(scale),
             ]
 
-    def _connect_tables(self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View) -> None:
+    def _connect_tables(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
+    ) -> None:
         """Every lane looks up its own segment."""
         combined = self._drain_latency + COMBINED_CYCLE
         m.submodules.tables = tables = TableMemory(self._config)
@@ -252,7 +280,9 @@ class VectorUnit(wiring.Component):
                 lane.table.eq(function_later >= isa.Function.TABLE0),
             ]
 
-    def _connect_outputs(self, m: Module, lanes: list[VectorLane], timeline: Timeline, store: StoreBuffer) -> None:
+    def _connect_outputs(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, store: StoreBuffer
+    ) -> None:
         """Columns, DDR and completion."""
         drained = self._drain_latency
         (early,) = timeline.at(drained + TOTAL_CYCLE, "store")
@@ -263,7 +293,9 @@ class VectorUnit(wiring.Component):
         (last,) = timeline.at(drained + COMPLETION_CYCLES, "last")
         m.d.comb += [
             store.sums_valid.eq(timeline.valid(drained + TOTAL_CYCLE) & (early != isa.Store.NONE)),
-            store.values_valid.eq(timeline.valid(drained + RESULT_CYCLE) & (late != isa.Store.NONE)),
+            store.values_valid.eq(
+                timeline.valid(drained + RESULT_CYCLE) & (late != isa.Store.NONE)
+            ),
             store.wide.eq(late == isa.Store.SUMS),
             self.columns.valid.eq(timeline.valid(drained + COLUMN_CYCLE) & write_columns),
             self.columns.array.eq(array),

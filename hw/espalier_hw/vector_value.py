@@ -1,7 +1,7 @@
 """Arithmetic on 16-bit values: the second half of a vector lane.
 
-Every stage is one multiply, one two-operand add or one selection. A product that a command does not want is made harmless by
-a constant factor, so that no result needs a selection behind its adder.
+Every stage is one multiply, one two-operand add or one selection. A product that a command does not
+want is made harmless by a constant factor, so that no result needs a selection behind its adder.
 """
 
 from amaranth.hdl import *
@@ -25,8 +25,9 @@ ONE = 1 << GATE_BITS
 class Combine(wiring.Component):
     """result = value, sat16(value + operand) or sat16(`numerics.multiply_values`(value, operand)).
 
-    Computed as (value·factor + 2^14) >> 15 + addend, with factor 1.0 unless multiplying and addend 0 unless adding.
-    Latency 3 cycles from `value`; `operand` and `combine` come one cycle before it.
+    Computed as (value·factor + 2^14) >> 15 + addend, with factor 1.0 unless multiplying and addend
+    0 unless adding. Latency 3 cycles from `value`; `operand` and `combine` come one cycle before
+    it.
     """
 
     LATENCY = 3
@@ -60,10 +61,11 @@ class Combine(wiring.Component):
 
 
 class Function(wiring.Component):
-    """result = value, max(value, 0) or sat16(`numerics.table_value`(value, base, slope)) of the value's segment.
+    """result = value, max(value, 0) or sat16(`numerics.table_value`(value, base, slope)) of the
+    value's segment.
 
-    Latency 5 cycles from `value`. `segment` goes out with `value`; the segment's `entry` is taken one cycle later.
-    `relu` comes with `value`, `table` with `entry`.
+    Latency 5 cycles from `value`. `segment` goes out with `value`; the segment's `entry` is taken
+    one cycle later. `relu` comes with `value`, `table` with `entry`.
     """
 
     LATENCY = 5
@@ -112,10 +114,11 @@ class Function(wiring.Component):
 
 
 class Interpolate(wiring.Component):
-    """result = sat16(`numerics.interpolate`(value, gate, other)), or value without `enable`; or a loader item.
+    """result = sat16(`numerics.interpolate`(value, gate, other)), or value without `enable`.
 
-    Latency 4 cycles from `value`. `gate` and `enable` come with `value`, `other` one cycle before it. The last register is also the
-    way into vector memory: with `take_item` in the cycle before, it holds `item`.
+    Latency 4 cycles from `value`. `gate` and `enable` come with `value`, `other` one cycle before
+    it. The last register is also the way into vector memory: with `take_item` in the cycle before,
+    it holds `item`.
     """
 
     LATENCY = 4
@@ -145,7 +148,9 @@ class Interpolate(wiring.Component):
             product.eq(gate * difference),
             values[1].eq(values[0]),
             total.eq(with_carry(product >> GATE_BITS, values[1], product[GATE_BITS - 1])),
-            self.result.eq(Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))),
+            self.result.eq(
+                Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))
+            ),
         ]
         with m.If(~self.enable):
             m.d.sync += gate.eq(0)

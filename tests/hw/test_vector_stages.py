@@ -1,4 +1,5 @@
-"""Every stage of a vector lane against the contract's arithmetic, one element a cycle, edges included."""
+"""Every stage of a vector lane against the contract's arithmetic, one element a cycle, edges
+included."""
 
 import random
 
@@ -12,7 +13,23 @@ from espalier_hw.vector_sum import Accumulate, Requantize, Select
 from espalier_hw.vector_value import ColumnInput, Combine, Function, Interpolate
 
 COUNT = 3000
-VALUE_EDGES = [VALUE_MIN, VALUE_MIN + 1, -32641, -32640, -129, -128, -1, 0, 1, 127, 128, 32639, 32640, VALUE_MAX - 1, VALUE_MAX]
+VALUE_EDGES = [
+    VALUE_MIN,
+    VALUE_MIN + 1,
+    -32641,
+    -32640,
+    -129,
+    -128,
+    -1,
+    0,
+    1,
+    127,
+    128,
+    32639,
+    32640,
+    VALUE_MAX - 1,
+    VALUE_MAX,
+]
 SUM_EDGES = [-(1 << 26), -(1 << 26) + 1, -1, 0, 1, (1 << 26) - 1, *VALUE_EDGES]
 
 
@@ -28,7 +45,8 @@ def drawn(rng, edges, bits):
 
 
 def stream(dut, inputs, output, latency):
-    """Outputs of the elements whose input of `lead` cycles later than the first is `inputs[name] = (lead, values)`."""
+    """Outputs of the elements whose input of `lead` cycles later than the first is `inputs[name] =
+    (lead, values)`."""
     length = len(next(iter(inputs.values()))[1])
     results = []
 
@@ -54,14 +72,23 @@ def test_requantize(seed):
     scales = [rng.random() < 0.8 for _ in totals]
     rows = []
     for _ in totals:
-        multiplier = rng.choice([0, 1, (1 << 18) - 1, rng.randrange(1 << 18), rng.randrange(1 << rng.randrange(1, 19))])
+        multiplier = rng.choice(
+            [0, 1, (1 << 18) - 1, rng.randrange(1 << 18), rng.randrange(1 << rng.randrange(1, 19))]
+        )
         bias = drawn(rng, [numerics.BIAS_MIN, numerics.BIAS_MAX, 7, 8, -8, -9], 20)
         rows.append({"multiplier": multiplier, "shift": rng.randrange(4), "bias": bias})
     got = stream(
-        Requantize(), {"total": (0, totals), "parameter": (-1, rows), "scale": (-1, scales)}, "value", Requantize.LATENCY
+        Requantize(),
+        {"total": (0, totals), "parameter": (-1, rows), "scale": (-1, scales)},
+        "value",
+        Requantize.LATENCY,
     )
     want = [
-        sat16(numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"]) if scale else t)
+        sat16(
+            numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
+            if scale
+            else t
+        )
         for t, row, scale in zip(totals, rows, scales, strict=True)
     ]
     assert got[1:] == want[1:]  # the first one's row would come before the first cycle
@@ -69,7 +96,8 @@ def test_requantize(seed):
 
 
 def test_requantize_saturates_like_the_equation_at_the_cut():
-    """Floors around ±2^20, where the 21-bit saturation begins, with the biases that pull back the most."""
+    """Floors around ±2^20, where the 21-bit saturation begins, with the biases that pull back the
+    most."""
     cases = [
         (sign * (1 << 20) + offset, bias)
         for sign in (-1, 1)
@@ -105,8 +133,13 @@ def test_accumulate():
     got = stream(
         Accumulate(bits),
         {
-            "select": (0, selects), "drained": (0, drained), "operand": (0, operands),
-            "stored": (1, stored), "add": (1, adds), "take_item": (3, takes), "item": (3, items),
+            "select": (0, selects),
+            "drained": (0, drained),
+            "operand": (0, operands),
+            "stored": (1, stored),
+            "add": (1, adds),
+            "take_item": (3, takes),
+            "item": (3, items),
         },
         "total",
         Accumulate.LATENCY,
@@ -151,7 +184,9 @@ def test_combine():
 def test_function():
     rng = random.Random(4)
     values = [drawn(rng, VALUE_EDGES, 16) for _ in range(COUNT)]
-    entries = [{"base": drawn(rng, VALUE_EDGES, 16), "slope": drawn(rng, VALUE_EDGES, 16)} for _ in values]
+    entries = [
+        {"base": drawn(rng, VALUE_EDGES, 16), "slope": drawn(rng, VALUE_EDGES, 16)} for _ in values
+    ]
     kinds = [rng.choice(["none", "relu", "table"]) for _ in values]
     inputs = {
         "value": (0, values),
@@ -162,12 +197,16 @@ def test_function():
     got = stream(Function(), inputs, "result", Function.LATENCY)
     want = [
         {
-            "none": v, "relu": max(v, 0), "table": sat16(numerics.table_value(v, entry["base"], entry["slope"])),
+            "none": v,
+            "relu": max(v, 0),
+            "table": sat16(numerics.table_value(v, entry["base"], entry["slope"])),
         }[kind]
         for v, entry, kind in zip(values, entries, kinds, strict=True)
     ]
     assert got == want
-    assert stream(Function(), {"value": (0, values)}, "segment", 0) == [numerics.table_segment(v) for v in values]
+    assert stream(Function(), {"value": (0, values)}, "segment", 0) == [
+        numerics.table_segment(v) for v in values
+    ]
 
 
 def test_interpolate():
@@ -179,8 +218,12 @@ def test_interpolate():
     got = stream(
         Interpolate(),
         {
-            "value": (0, values), "other": (-1, others), "gate": (0, gates), "enable": (0, enables),
-            "take_item": (3, takes), "item": (3, items),
+            "value": (0, values),
+            "other": (-1, others),
+            "gate": (0, gates),
+            "enable": (0, enables),
+            "take_item": (3, takes),
+            "item": (3, items),
         },
         "result",
         Interpolate.LATENCY,
@@ -194,6 +237,10 @@ def test_interpolate():
 
 
 def test_column_input():
-    values = [*range(VALUE_MIN, VALUE_MIN + 300), *range(-300, 300), *range(VALUE_MAX - 300, VALUE_MAX + 1)]
+    values = [
+        *range(VALUE_MIN, VALUE_MIN + 300),
+        *range(-300, 300),
+        *range(VALUE_MAX - 300, VALUE_MAX + 1),
+    ]
     got = stream(ColumnInput(), {"value": (0, values)}, "column", ColumnInput.LATENCY)
     assert got == [clip(numerics.column_input(v), -127, 127) for v in values]

@@ -1,4 +1,5 @@
-"""The vector unit against a plain-Python meaning of VECTOR: random commands, loader items and stalls."""
+"""The vector unit against a plain-Python meaning of VECTOR: random commands, loader items and
+stalls."""
 
 import random
 from collections import deque
@@ -41,9 +42,13 @@ class Meaning:
 
     def item(self, memory, address, part, data):
         if memory is Memory.VECTOR:
-            self.vector[address][4 * part : 4 * part + 4] = [wrap(data >> 16 * i, 16) for i in range(4)]
+            self.vector[address][4 * part : 4 * part + 4] = [
+                wrap(data >> 16 * i, 16) for i in range(4)
+            ]
         elif memory is Memory.SUMS:
-            self.sums[address][2 * part : 2 * part + 2] = [wrap(data >> 32 * i, 27) for i in range(2)]
+            self.sums[address][2 * part : 2 * part + 2] = [
+                wrap(data >> 32 * i, 27) for i in range(2)
+            ]
         elif memory is Memory.PARAMETERS:
             self.parameters[address][part] = PARAMETER.unpack(data)
         else:
@@ -80,7 +85,9 @@ class Meaning:
         return t
 
     def _value(self, f, i, lane, t):
-        operand = [self.vector[(f[f"operand{k}"] + i) % self.config.vector_depth][lane] for k in range(3)]
+        operand = [
+            self.vector[(f[f"operand{k}"] + i) % self.config.vector_depth][lane] for k in range(3)
+        ]
         if f["scale"]:
             row = self.parameters[f["parameters"] + i][lane]
             t = numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
@@ -115,7 +122,8 @@ def reads_and_writes(f):
 
 
 class Bench:
-    """Drives one unit: `play` runs commands and items at the same time and returns when everything has come out."""
+    """Drives one unit: `play` runs commands and items at the same time and returns when everything
+    has come out."""
 
     def __init__(self, config, latency, seed, *, command_rate=0.8, item_rate=0.8, store_rate=0.5):
         self.config, self.latency, self.rng = config, latency, random.Random(seed)
@@ -127,7 +135,8 @@ class Bench:
         self.cycles = {"command": [], "taken": [], "completed": []}
 
     def run(self, *scripts):
-        """Run `scripts` (functions of the context; one calls `play`) beside engine and monitors; then compare."""
+        """Run `scripts` (functions of the context; one calls `play`) beside engine and monitors;
+        then compare."""
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-8)
 
@@ -141,7 +150,8 @@ class Bench:
         assert not self.drained
 
     async def play(self, ctx, commands=(), items=()):
-        """All of `items` concurrently with all of `commands`, until the last completion and chunk."""
+        """All of `items` concurrently with all of `commands`, until the last completion and
+        chunk."""
         items = deque(items)
         for command in commands:
             await self._until(ctx, items, lambda: self.rng.random() < self.rates["command"])
@@ -153,7 +163,9 @@ class Bench:
             await self._step(ctx, items)
             ctx.set(self.dut.commands.valid, 0)
         chunks = len(self.meaning.stored) + sum(c["count"] for c in commands if c["store"])
-        await self._until(ctx, items, lambda: not items and not self.outstanding and len(self.stored) == chunks)
+        await self._until(
+            ctx, items, lambda: not items and not self.outstanding and len(self.stored) == chunks
+        )
         for command in commands:
             self.meaning.execute(command, self.drained.popleft)
 
@@ -173,9 +185,16 @@ class Bench:
         """One cycle, with an item when there is one and the dice say so."""
         if not self.loading and items and self.rng.random() < self.rates["item"]:
             memory, address, part, data = items[0]
-            ctx.set(self.dut.items.payload, {
-                "memory": memory, "address": address, "part": part, "array": 0, "data": data,
-            })
+            ctx.set(
+                self.dut.items.payload,
+                {
+                    "memory": memory,
+                    "address": address,
+                    "part": part,
+                    "array": 0,
+                    "data": data,
+                },
+            )
             ctx.set(self.dut.items.valid, 1)
             self.loading = True
         taken = self.loading and ctx.get(self.dut.items.ready)
@@ -191,7 +210,10 @@ class Bench:
         answers = deque([None] * (self.latency - 1))
         while True:
             _, _, valid, chunk = await ctx.tick().sample(self.dut.drain.valid, self.dut.drain.chunk)
-            rows = [wrap(self.rng.getrandbits(bits) >> self.rng.randrange(bits), bits) for _ in range(lanes)]
+            rows = [
+                wrap(self.rng.getrandbits(bits) >> self.rng.randrange(bits), bits)
+                for _ in range(lanes)
+            ]
             if valid:
                 self.drained.append((chunk, rows))
             answers.append(rows)
@@ -242,9 +264,16 @@ def random_item(rng, memory):
 
 
 def random_command(rng, config, top):
-    """A legal VECTOR on the addresses below `top` that does not read what it wrote for an earlier chunk."""
+    """A legal VECTOR on the addresses below `top` that does not read what it wrote for an earlier
+    chunk."""
     n = rng.randrange(1, 7)
-    f = dict(QUIET, count=n, drain=rng.randrange(16), planes=rng.randrange(2), plane_stride=rng.randrange(16, 60))
+    f = dict(
+        QUIET,
+        count=n,
+        drain=rng.randrange(16),
+        planes=rng.randrange(2),
+        plane_stride=rng.randrange(16, 60),
+    )
     f["source"] = rng.choice([Source.ZERO, Source.DRAIN, Source.DRAIN, Source.OPERAND])
     for name in ("sum_address", "parameters", "operand0", "operand1", "operand2", "vector_address"):
         f[name] = rng.randrange(top - n)
@@ -262,23 +291,29 @@ def random_command(rng, config, top):
 
 
 def read_back(config):
-    """Commands that send all of vector and sum memory to DDR, vector memory also through its row parameters."""
+    """Commands that send all of vector and sum memory to DDR, vector memory also through its row
+    parameters."""
     vector = dict(QUIET, count=config.vector_depth, source=Source.OPERAND, store=Store.VALUES)
     sums = dict(QUIET, count=config.sum_depth, sums=Sums.ADD, store=Store.SUMS)
     return [vector, sums, dict(vector, count=config.parameter_depth, scale=1)]
 
 
-@pytest.mark.parametrize(("config", "latency", "rates"), [
-    (TINY, 3, {"store_rate": 0.9}),
-    (TINY, 12, {"store_rate": 0.15, "command_rate": 1.0}),
-    (WIDE, 6, {"command_rate": 0.3}),
-])
+@pytest.mark.parametrize(
+    ("config", "latency", "rates"),
+    [
+        (TINY, 3, {"store_rate": 0.9}),
+        (TINY, 12, {"store_rate": 0.15, "command_rate": 1.0}),
+        (WIDE, 6, {"command_rate": 0.3}),
+    ],
+)
 def test_random_commands(config, latency, rates):
     """Commands below 96 and items above at the same time, then everything is read back."""
     bench = Bench(config, latency, seed=latency, **rates)
     rng = random.Random(100 + latency)
     top = 96
-    upper = [item for item in all_items(rng, config) if item[0] is not Memory.TABLES and item[1] >= top]
+    upper = [
+        item for item in all_items(rng, config) if item[0] is not Memory.TABLES and item[1] >= top
+    ]
     commands = [random_command(rng, config, top) for _ in range(120)]
 
     async def script(ctx):
@@ -291,7 +326,8 @@ def test_random_commands(config, latency, rates):
 
 
 def test_cycles_are_exact():
-    """Chunks of back-to-back commands follow each other without a gap; each completes a fixed time after its last chunk."""
+    """Chunks of back-to-back commands follow each other without a gap; each completes a fixed time
+    after its last chunk."""
     latency = 6
     bench = Bench(TINY, latency, seed=1, command_rate=1.0, store_rate=1.0)
     commands = [
@@ -313,7 +349,8 @@ def test_cycles_are_exact():
 
 
 def test_store_back_pressure_holds_chunks_back_and_nothing_else():
-    """With DDR stuck, 32 chunks are taken and no more; commands behind wait; all comes out once DDR moves."""
+    """With DDR stuck, 32 chunks are taken and no more; commands behind wait; all comes out once DDR
+    moves."""
     bench = Bench(TINY, 4, seed=5, command_rate=1.0, store_rate=0.0)
     commands = [dict(QUIET, count=40, store=Store.VALUES), dict(QUIET, count=2, store=Store.SUMS)]
 
