@@ -62,12 +62,16 @@ class RunControl(Component):
         dirty = Signal(init=1)
         settling = Signal(range(SWEEP_CYCLES + 1))
         waiting = Signal()
+        abort = Signal()
         m.d.comb += [
             self.status.fault.eq(self.fault.cause != Fault.NONE),
             self.status.busy.eq(self.running | waiting),
         ]
+        with m.If(self.command.abort):
+            m.d.sync += abort.eq(1)
         with m.FSM():
             with m.State("IDLE"):
+                m.d.sync += abort.eq(0)
                 m.d.sync += self.load_program.eq(self.command.load_program)
                 with m.If(self.command.start):
                     m.d.comb += self.clear_counters.eq(1)
@@ -91,7 +95,7 @@ class RunControl(Component):
                 with m.If(self.halted):
                     m.d.sync += settling.eq(SWEEP_CYCLES)
                     m.next = "SETTLE"
-                self._faults(m)
+                self._faults(m, abort)
             with m.State("SETTLE"):
                 m.d.comb += waiting.eq(1)
                 m.d.sync += settling.eq(settling - 1)
@@ -114,7 +118,7 @@ class RunControl(Component):
                     m.next = "IDLE"
         return m
 
-    def _faults(self, m):
+    def _faults(self, m, abort):
         """In RUN: the first reason to stop, the strongest one last."""
         waited = Signal(32)
         m.d.sync += waited.eq(waited + 1)
@@ -131,7 +135,7 @@ class RunControl(Component):
                 m.next = "DRAIN"
 
         stop((waited >= self.watchdog) & (self.watchdog != 0), Fault.WATCHDOG)
-        stop(self.command.abort, Fault.ABORTED)
+        stop(abort, Fault.ABORTED)
         stop(self.illegal, Fault.ILLEGAL_INSTRUCTION)
         for report in (self.store_fault, self.loader_fault):
             stop(report.valid, report.cause, report.address)

@@ -37,6 +37,10 @@ class Bench:
         self.dut = Accelerator(TINY)
         self.host = AxiLiteHost(self.dut.csr, self.rng, stall)
         self.memory = AxiMemory(self.rng, BASE, SIZE, stall)
+        self.put(program)
+
+    def put(self, program):
+        """The program into the window, from offset 0."""
         self.program = program
         for n, instruction in enumerate(program):
             word = instruction if isinstance(instruction, int) else instruction.encode()
@@ -125,3 +129,170 @@ def test_a_loop_of_vectors_equals_the_reference(seed):
             assert await bench.read(ctx, f"{name.upper()}_HIGH") == 0
 
     Bench(copy_program(), seed, stall=(0.0, 0.3, 0.6)[seed]).run(script)
+
+
+def product_program(groups):
+    """Loads weights, descriptors and activations, multiplies, drains to DDR."""
+    load = {"register": 1, "offset": 0}
+    return [
+        i(Opcode.SET, target=1, value=DATA),
+        i(Opcode.LOAD, memory=Memory.WEIGHTS, address=0, count=8 * groups, **load),
+        i(Opcode.LOAD, memory=Memory.DESCRIPTORS, address=0, count=groups, register=1, offset=0x800),
+        i(Opcode.LOAD, memory=Memory.ACTIVATIONS, address=0, count=2 * groups, register=1, offset=0x900),
+        i(Opcode.PRODUCT, mode=Mode.PLAIN, groups=groups, wait_load=0),
+        i(Opcode.VECTOR, wait_engine=0, count=TINY.tile_chunks, source=Source.DRAIN, store=Store.SUMS, register=2),
+        i(Opcode.HALT, **ALL),
+    ]
+
+
+def fill_product(bench, groups):
+    """Random entries, two words a column, random activations, a few of them 0."""
+    from espalier.spec.memory import descriptor
+
+    layout, rng = descriptor(TINY), bench.rng
+    for array in range(2):
+        for g in range(groups):
+            values = {"base": 8 * g, **{f"count{c}": 2 for c in range(TINY.group)}}
+            at = DATA + 0x800 + 16 * (array * -(-groups // 2)) + 8 * g
+            bench.memory.data[at : at + 8] = layout.pack(values).to_bytes(8, "little")
+    for g in range(2 * groups):
+        at = DATA + 0x900 + 8 * g
+        column = [rng.choice((0, rng.randint(-127, 127))) for _ in range(TINY.group)]
+        bench.memory.data[at : at + 8] = np.array(column + [0] * 4, np.int8).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_product_equals_the_reference(seed):
+    groups, registers = 3, [0, 0, RESULT]
+
+    async def script(bench, ctx):
+        fill_product(bench, groups)
+        await bench.start(ctx, registers=registers)
+        await bench.finish(ctx)
+        window, counters = reference(bench, registers)
+        assert bytes(bench.memory.data) == window and any(window[RESULT : RESULT + 64])
+        for name in set(COUNTERS) - {"cycles", "product_cycles"}:
+            assert await bench.read(ctx, f"{name.upper()}_LOW") == counters[name], name
+
+    Bench(product_program(groups), seed, stall=0.3 * seed).run(script)
+
+
+async def works(bench, ctx):
+    """The machine runs a good program after whatever happened before."""
+    bench.put(product_program(2))
+    fill_product(bench, 2)
+    await bench.start(ctx, registers=[0, 0, RESULT])
+    await bench.finish(ctx)
+    window, _ = reference(bench, [0, 0, RESULT])
+    assert bytes(bench.memory.data) == window
+
+
+async def clear(bench, ctx):
+    await bench.write(ctx, "CONTROL", Control.CLEAR_FAULT)
+    assert await bench.read(ctx, "STATUS") == 0 and await bench.read(ctx, "FAULT") == 0
+    assert not ctx.get(bench.dut.interrupt)
+
+
+FAULTS = {
+    "opcode 0": ([i(Opcode.SET), 0], {}, Fault.ILLEGAL_INSTRUCTION, 1, 0),
+    "LOAD outside": (
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, SIZE]},
+        Fault.OUTSIDE_WINDOW, None, SIZE),
+    "LOAD across the end": (
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0x1FD0], "size": 0x2000 - 16},
+        Fault.OUTSIDE_WINDOW, None, 0x1FD0),
+    "LOAD not aligned": (
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0x1008]},
+        Fault.OUTSIDE_WINDOW, None, 0x1008),
+    "LOAD far outside": (
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0xFFFF_FFF0]},
+        Fault.OUTSIDE_WINDOW, None, 0xFFFF_FFF0),
+    "store outside": (
+        [i(Opcode.VECTOR, count=4, store=Store.SUMS, register=1), i(Opcode.HALT, **ALL)],
+        {"registers": [0, 0x1FC0], "size": 0x2000 - 16}, Fault.OUTSIDE_WINDOW, None, 0x1FC0),
+    "closed window": ([HALT], {"size": 0}, Fault.OUTSIDE_WINDOW, None, 0),
+}
+
+
+def test_faults_are_reported_cleared_and_survived():
+    async def script(bench, ctx):
+        for case, (program, settings, cause, pc, offset) in FAULTS.items():
+            bench.put(program)
+            before = bytes(bench.memory.data)
+            await bench.start(ctx, **settings)
+            got = await bench.faulted(ctx)
+            assert (got[0], got[2]) == (cause, offset), case
+            assert pc is None or got[1] == pc, case
+            assert bytes(bench.memory.data) == before, case
+            await clear(bench, ctx)
+        await works(bench, ctx)
+
+    Bench([HALT], seed=1).run(script)
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_bus_errors_are_reported_with_the_burst(kind):
+    async def script(bench, ctx):
+        bad = BASE + (DATA + 32 if kind == "read" else RESULT + 16)
+        bench.memory.bad.add(bad)
+        await bench.start(ctx, registers=[3, 0, 0, RESULT + 0x800])
+        cause, _, offset = await bench.faulted(ctx)
+        assert cause == Fault.BUS_ERROR
+        assert offset <= bad - BASE < offset + 256
+        bench.memory.bad.clear()
+        await clear(bench, ctx)
+        await works(bench, ctx)
+
+    Bench(copy_program(), seed=2).run(script)
+
+
+def test_a_stalled_bus_bites_the_watchdog_and_drains_when_it_answers():
+    async def script(bench, ctx):
+        bench.memory.hang = True
+        await bench.start(ctx, registers=[3, 0, 0, RESULT + 0x800], watchdog=50)
+        status = await bench.wait(ctx, Status.FAULT, Status.FAULT)
+        assert status == Status.FAULT | Status.DRAINING
+        assert await bench.read(ctx, "FAULT") == Fault.WATCHDOG
+        await bench.write(ctx, "CONTROL", Control.CLEAR_FAULT)
+        assert await bench.read(ctx, "STATUS") == Status.FAULT | Status.DRAINING
+        bench.memory.hang = False
+        await bench.faulted(ctx)
+        await clear(bench, ctx)
+        await works(bench, ctx)
+
+    Bench(copy_program(), seed=3).run(script)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_abort_at_any_time(seed):
+    """Bursts in flight are ended as the bus demands (the memory model checks), then the machine is as new."""
+    async def script(bench, ctx):
+        for delay in (1, 5, 33, *(bench.rng.randint(40, 400) for _ in range(6))):
+            bench.put(copy_program())
+            await bench.start(ctx, registers=[100, 0, 0, RESULT + 0x800])
+            await ctx.tick().repeat(delay)
+            await bench.write(ctx, "CONTROL", Control.ABORT)
+            assert (await bench.faulted(ctx))[0] == Fault.ABORTED
+            await clear(bench, ctx)
+        await works(bench, ctx)
+
+    Bench([HALT], seed, stall=0.3 * seed).run(script)
+
+
+def test_commands_at_the_wrong_time_are_ignored():
+    async def script(bench, ctx):
+        await bench.write(ctx, "CONTROL", Control.ABORT | Control.CLEAR_FAULT)
+        assert await bench.read(ctx, "STATUS") == 0
+        await bench.start(ctx, registers=[2, 0, 0, RESULT + 0x800])
+        for name in ("WINDOW_SIZE", "R3", "PROGRAM_LENGTH"):
+            await bench.write(ctx, name, 0)
+        await bench.write(ctx, "CONTROL", Control.START)
+        await bench.finish(ctx)
+        assert await bench.read(ctx, "WINDOW_SIZE") == SIZE
+        assert await bench.read(ctx, "R3") == RESULT + 0x800
+        before = await bench.read(ctx, "INSTRUCTIONS_LOW")
+        await bench.write(ctx, "CONTROL", Control.START)
+        await bench.finish(ctx)
+        assert await bench.read(ctx, "INSTRUCTIONS_LOW") == before
+
+    Bench(copy_program(), seed=4).run(script)
