@@ -267,3 +267,71 @@ def test_a_model_without_time():
         Linear(View.of(y), z, linear(random, 8, 5, output_scale=STATE)),
     ], [once_output("z", View.of(z))])
     check(graph, TINY)
+
+
+def bidirectional_graph(random, inputs, hidden, layers, **options):
+    x, source = steps_input("x", inputs)
+    h0 = Value("h0", 2 * layers * hidden, STATE, False)
+    sizes = [inputs, *[2 * hidden] * (layers - 1)]
+    cells = tuple(tuple(cell(random, size, hidden, **options) for _ in range(2)) for size in sizes)
+    output = Value("output", 2 * hidden, STATE, True)
+    final = tuple(Value(f"h{i}", hidden, STATE, False) for i in range(2 * layers))
+    initial = tuple(part(h0, i * hidden, (i + 1) * hidden) for i in range(2 * layers))
+    head, last = Value("head", 5, 2.0**-12, True), Value("last", 2 * hidden, STATE, False)
+    seen, summary = Value("seen", inputs, STATE, False), Value("summary", 6, 2.0**-12, False)
+    everything = joined(View.of(last), View.of(seen), *(View.of(value) for value in final))
+    graph = Graph([
+        source,
+        Input(h0, False, (2 * layers, -1, hidden), 1, None, optional=True),
+        Gru(View.of(x), initial, cells, output, final),
+        Linear(joined(View.of(output), part(x, 0, 2)), head, linear(random, 2 * hidden + 2, 5)),
+        Last(View.of(output), last),
+        Last(View.of(x), seen),
+        Linear(everything, summary, linear(random, len(everything), 6)),
+    ], [
+        steps_output("output", View.of(output)),
+        steps_output("head", View.of(head)),
+        once_output("summary", View.of(summary)),
+        once_output("last", View.of(last)),
+    ])
+    return graph
+
+
+@pytest.mark.parametrize(("layers", "options"), [
+    (1, {}), (2, {"input_threshold": 5, "hidden_threshold": 2}), (2, {"delta": False, "bits": (8, 8)}),
+])
+def test_bidirectional(layers, options):
+    random = np.random.default_rng(layers)
+    graph = bidirectional_graph(random, 5, 7, layers, **options)
+    for config in (DEEP, SMALL):
+        bench = Bench(graph, config)
+        assert bench.program.whole_sequence and bench.program.notes["residency"] == "resident"
+        for steps in (1, 6):
+            values = random_inputs(random, graph, steps)
+            bench.check(values)
+            del values["h0"]
+            bench.check(values)
+
+
+def test_weights_loaded_stage_by_stage():
+    """Each layer fits TINY, all together do not; chunks still equal one run."""
+    random = np.random.default_rng(11)
+    graph = gru_graph(random, 12, 14, layers=3)
+    y = Value("y", 20, 2.0**-12, True)
+    graph.operations.append(Linear(View.of(graph.operations[1].output), y, linear(random, 14, 20)))
+    graph.outputs.append(steps_output("y", View.of(y)))
+    bench = check(graph, TINY)
+    assert bench.program.notes["residency"] == "loaded every run" and not bench.program.whole_sequence
+    check(bidirectional_graph(random, 6, 14, 1), TINY)
+
+
+def test_streamed_layers():
+    """One layer larger than the chip, at every kind of threshold; a streamed linear layer behind it."""
+    random = np.random.default_rng(12)
+    for options in ({}, {"input_threshold": 4, "hidden_threshold": 2}, {"bits": (8, 8), "delta": False}):
+        graph = gru_graph(random, 30, 40, density=0.8, **options)
+        y = Value("y", 60, 2.0**-12, True)
+        graph.operations.append(Linear(View.of(graph.operations[1].output), y, linear(random, 40, 60, bits=8)))
+        graph.outputs.append(steps_output("y", View.of(y)))
+        bench = check(graph, replace(DEEP, weight_depth=256, descriptor_depth=64))
+        assert bench.program.notes["residency"] == "streamed"

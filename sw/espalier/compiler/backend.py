@@ -1,7 +1,7 @@
 """The compiler's second half: a graph of integer layers becomes a program for one configuration.
 
     translate   operations -> units on machine vectors, ports          (translate, vectors)
-    stages      which units share a loop over the time steps           (stages)
+    stages      which units share a loop over the time steps           (stages, layout)
     plan        row blocks, products, packed weights, accumulator proof (lower_*, products, packing, bounds)
     place       addresses of everything on the chip and in the image   (allocate, place)
     write       instructions in order; waits follow from what they touch (schedule, emit, hazards)
@@ -18,11 +18,11 @@ from ..spec.config import Config
 from ..spec.interface import ENTRIES, Layer, Scratch
 from .emit import Assembly
 from .ir import Graph
+from .layout import Layout, arrange, memory_use
 from .lower_gru import CellUnit
 from .lower_linear import LinearUnit
 from .lowering import Unit
 from .products import Product
-from .stages import Layout, arrange
 from .write import write_program
 
 
@@ -47,8 +47,8 @@ def build(graph: Graph, config: Config, notes: dict[str, Any]) -> Program:
         inputs=tuple(plan.port() for plan in layout.translation.inputs),
         outputs=tuple(plan.port() for plan in layout.translation.outputs),
         scratch=scratch(layout),
-        layers=tuple(layer for unit in layout.translation.units for layer in layers(unit, config)),
-        whole_sequence=any(stage.reverse for stage in layout.stages),
+        layers=tuple(layer for unit in layout.units for layer in layers(unit, config)),
+        whole_sequence=any(stage.reverse for stage in layout.stages.loops),
         notes={**notes, **describe(layout, assembly)},
     )
 
@@ -57,7 +57,13 @@ def scratch(layout: Layout) -> tuple[Scratch, ...]:
     buffer = layout.scratch
     if buffer.stride_bytes == 0:
         return ()
-    return (Scratch(buffer.register, buffer.stride_bytes, buffer.reverse),)
+    return (
+        Scratch(
+            register=buffer.register,
+            stride_bytes=buffer.stride_bytes,
+            reverse_register=buffer.reverse,
+        ),
+    )
 
 
 def layers(unit: Unit, config: Config) -> list[Layer]:
@@ -67,6 +73,8 @@ def layers(unit: Unit, config: Config) -> list[Layer]:
     elif isinstance(unit, CellUnit):
         state = [p for p in unit.products if p.feed.vector is unit.output]
         other = [p for p in unit.products if p.feed.vector is not unit.output]
+        if unit.source is not None:
+            other = [product for tile in unit.source.tiles for product in tile.products]
         matrices = [
             (f"{unit.name}.weight_ih", unit.cell.weight_ih, other),
             (f"{unit.name}.weight_hh", unit.cell.weight_hh, state),
@@ -93,21 +101,14 @@ def entries(products: list[Product], config: Config) -> int:
 
 def describe(layout: Layout, assembly: Assembly) -> dict[str, Any]:
     """What `inspect` shows beside the program."""
-    chip, config = layout.chip, assembly.config
-    used = {
-        "weights": [layout.words, config.weight_depth],
-        "descriptors": [layout.groups, config.descriptor_depth],
-        "columns": [chip.columns.used, config.column_depth],
-        "last_sent": [chip.last.used, config.column_depth],
-        "vector": [chip.vector.used, config.vector_depth],
-        "sums": [chip.sums.used, config.sum_depth],
-        "parameters": [chip.parameter_space.used, config.parameter_depth],
-        "tables": [len(chip.tables), config.tables],
-        "program": [len(assembly.nodes), config.program_depth],
-    }
+    residency = "resident"
+    if not layout.resident:
+        streamed = any(stage.streamed for stage in layout.stages.all)
+        residency = "streamed" if streamed else "loaded every run"
+    program = [len(assembly.nodes), assembly.config.program_depth]
     return {
-        "residency": "resident" if layout.resident else "reloaded every run",
-        "memory": used,
+        "residency": residency,
+        "memory": {**memory_use(layout), "program": program},
         "bytes": {entry: assembly.traffic(entry) for entry in ENTRIES},
-        "schedule": [[unit.name for unit in stage.units] for stage in layout.stages],
+        "schedule": [[unit.name for unit in stage.units] for stage in layout.stages.loops],
     }

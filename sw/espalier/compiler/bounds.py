@@ -44,11 +44,12 @@ def split(products: list[Packed], delta: bool) -> list[list[tuple[int, Packed, i
             segments[-1].append((number, packed, 0))
             load = load + whole
             continue
-        for first, end, fresh, load_after in _cuts(packed, load, limit):
+        cuts = _cuts(packed, load, limit)
+        for first, end, fresh, _ in cuts:
             if fresh and segments[-1]:
                 segments.append([])
             segments[-1].append((number, packed.part(first, end), first))
-        load = load_after
+        load = cuts[-1][3]
     return segments
 
 

@@ -16,15 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..parameters import GruCellParameters, Matrix, Rows
-from ..spec.config import Config
-from ..spec.isa import Combine, Source
+from ..spec.config import SLOTS, Config
+from ..spec.isa import Combine, Source, Sums
+from ..spec.memory import Memory
 from ..spec.numerics import GATE_SCALE
 from .allocate import Chip, Parameters
 from .lowering import Sinks, Site, Unit
-from .products import Feed, SlotRing, Task, best_blocks, commit_last, plan_task
-from .vectors import Region
+from .packing import least_words
+from .place import cut_tiles
+from .products import Feed, SlotRing, Task, best_blocks, commit_last, plan_task, row_blocks
+from .vectors import Region, Section
+
+if TYPE_CHECKING:
+    from .lower_stream import InputSums
 
 GATES = ("r", "z", "n_h", "n_x")
 """Order of a step's tasks."""
@@ -40,10 +47,30 @@ class CellUnit(Unit):
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
     delta: bool = field(default=False, init=False)
+    source: InputSums | None = field(default=None, init=False)
+    """Where W_ih·x comes from when the input weights are streamed."""
+    sums: int = field(default=-1, init=False)
+    sum_chunks: int = field(default=0, init=False)
+    vector_lanes: int = field(default=0, init=False)
 
     @property
     def hidden(self) -> int:
         return self.cell.hidden_size
+
+    @property
+    def thresholds(self) -> bool:
+        return bool(self.cell.input_threshold or self.cell.hidden_threshold)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The step's tasks."""
+        return GATES if self.source is None else GATES[:-1]
+
+    def least_words(self, config: Config) -> int:
+        return least_words([self.cell.weight_ih, self.cell.weight_hh], config)
+
+    def sections(self) -> list[Section]:
+        return [*self.output.stores, *([self.source.section] if self.source else [])]
 
     def demand(self, config: Config) -> None:
         for piece in self.inputs:
@@ -55,20 +82,31 @@ class CellUnit(Unit):
         config, cell = chip.config, self.cell
         x = [Feed.of(piece, cell.input_scale / 256, config) for piece in self.inputs]
         h = Feed.whole(self.output, GATE_SCALE, config)
-        self.delta = cell.delta and self._take_differences(chip, x, h)
+        self.delta = self._wants_differences() and self._take_differences(chip, x, h)
         planes = max(cell.weight_ih.planes, cell.weight_hh.planes)
 
         def tasks(blocks: list[slice]) -> list[Task]:
             return [
-                self._task(gate, rows, x, h, ring, config) for rows in blocks for gate in GATES
+                self._task(gate, rows, x, h, ring, config)
+                for rows in blocks
+                for gate in self.gates
             ]
 
-        self.blocks, self.tasks = best_blocks(self.hidden, planes, tasks, len(GATES), config)
+        if self.streamed:
+            self.blocks = row_blocks(self.hidden, planes, SLOTS, config)
+            self.tasks = tasks(self.blocks)
+            cut_tiles(self.tasks, config)
+        else:
+            self.blocks, self.tasks = best_blocks(self.hidden, planes, tasks, len(GATES), config)
         commit_last(self.tasks)
         self.temporary_chunks = 2 * config.chunks(self.blocks[0].stop)
-        self._place_sums(chip)
+        self._ask_sums(chip)
         self._place_rows(chip)
         self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
+
+    def _wants_differences(self) -> bool:
+        """Streamed weights are read whatever the columns are, so only a threshold asks for differences."""
+        return self.thresholds or (self.cell.delta and not self.streamed)
 
     def _take_differences(self, chip: Chip, x: list[Feed], h: Feed) -> bool:
         """Give the feeds last-sent values. Without thresholds plain columns give the same sums: they do when memory is full."""
@@ -76,7 +114,7 @@ class CellUnit(Unit):
         feeds = [(feed, cell.input_threshold) for feed in x] + [(h, cell.hidden_threshold)]
         words = sum(feed.region.words for feed, _ in feeds)
         room = chip.sums.fits(len(GATES) * chip.config.chunks(self.hidden)) and chip.last.fits(words)
-        if not room and not (cell.input_threshold or cell.hidden_threshold):
+        if not room and not self.thresholds:
             return False
         for feed, threshold in feeds:
             address = chip.last.take(feed.region.words, self.name)
@@ -95,18 +133,27 @@ class CellUnit(Unit):
         parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
         return plan_task(f"{self.name} {gate}", parts, shifted, ring, config)
 
-    def _place_sums(self, chip: Chip) -> None:
-        config = chip.config
-        chunks = config.chunks(self.hidden)
+    def _ask_sums(self, chip: Chip) -> None:
+        """Sum memory: running sums for good; within a step sums from the scratch, or one block's segments."""
+        config, segmented = chip.config, any(len(task.segments) > 1 for task in self.tasks)
+        rows = self.hidden if self.delta or self.source else self.blocks[0].stop
+        self.sum_chunks, self.vector_lanes = config.chunks(rows), config.vector_lanes
         if self.delta:
-            first = chip.sums.take(len(GATES) * chunks, self.name)
-            for i, task in enumerate(self.tasks):
-                block = self.blocks[i // len(GATES)].start // config.vector_lanes
-                task.sums, task.running = first + i % len(GATES) * chunks + block, True
-        elif any(len(task.segments) > 1 for task in self.tasks):
-            shared = chip.sums.take(len(GATES) * config.chunks(self.blocks[0].stop), self.name)
-            for i, task in enumerate(self.tasks):
-                task.sums = shared + i % len(GATES) * config.chunks(self.blocks[0].stop)
+            self.place_sums(chip.sums.take(len(GATES) * self.sum_chunks, self.name))
+        elif self.source or segmented:
+            self.temporary_sums = len(GATES if segmented else GATES[:-1]) * self.sum_chunks
+
+    def place_sums(self, first: int) -> None:
+        self.sums = first
+        for number, task in enumerate(self.tasks):
+            gate, block = self.gates[number % len(self.gates)], self.blocks[number // len(self.gates)]
+            task.sums = self._sums_of(gate, block)
+            task.running, task.loaded = self.delta, self.source is not None and gate in ("r", "z")
+
+    def _sums_of(self, gate: str, block: slice) -> int:
+        """First chunk of a gate's sums; n_h comes last, because it may have none."""
+        chunk = block.start // self.vector_lanes if self.delta or self.source else 0
+        return self.sums + ("r", "z", "n_x", "n_h").index(gate) * self.sum_chunks + chunk
 
     def _place_rows(self, chip: Chip) -> None:
         cell = self.cell
@@ -120,13 +167,42 @@ class CellUnit(Unit):
             chip.table(name)
 
     def write(self, site: Site) -> None:
-        for number, rows in enumerate(self.blocks):
-            for gate, task in zip(GATES, self.tasks[number * len(GATES) :], strict=False):
+        if self.source is not None:
+            self._load_sums(site, self.source)
+        tasks = iter(self.tasks)
+        for rows in self.blocks:
+            for gate in self.gates:
+                task = next(tasks)
                 site.schedule.task(task)
                 makes = (self.output,) if gate == "n_x" else ()
                 site.schedule.drain(task, self._drain(site, gate, rows, task), makes)
+            if self.source is not None:
+                site.schedule.after(self._from_sums(site, rows), (self.output,))
         if len(self.blocks) > 1:
             site.schedule.after(lambda: self.sinks.copies(site, whole=False), (self.output,))
+
+    def _load_sums(self, site: Site, source: InputSums) -> None:
+        """This step's W_ih·x of r, z and n_x."""
+        items = site.config.chunks(self.hidden) * site.config.vector_lanes // 2
+        for number, gate in enumerate(("r", "z", "n_x")):
+            site.assembly.load_buffer(
+                Memory.SUMS, self._sums_of(gate, self.blocks[0]), items,
+                site.cursors.registers[source.section.buffer],
+                offset=source.section.offset + number * source.gate_bytes,
+                section=source.section.name,
+            )
+
+    def _from_sums(self, site: Site, rows: slice) -> Callable[[], None]:
+        first = rows.start // site.config.vector_lanes
+        fields = {
+            "count": site.config.chunks(rows.stop - rows.start),
+            "source": Source.ZERO,
+            "sums": Sums.ADD,
+            "sum_address": self._sums_of("n_x", rows),
+            "scale": 1,
+            "parameters": self.rows["n_x"].address + first,
+        }
+        return lambda: self._state(site, fields, first)
 
     def _drain(self, site: Site, gate: str, rows: slice, task: Task) -> Callable[[], None]:
         first = rows.start // site.config.vector_lanes

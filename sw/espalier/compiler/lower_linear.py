@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..parameters import LinearParameters
-from ..spec.config import Config
+from ..spec.config import SLOTS, Config
 from .allocate import Chip, Parameters
 from .lowering import Sinks, Site, Unit
-from .products import Feed, SlotRing, Task, best_blocks, plan_task
+from .packing import least_words
+from .place import cut_tiles
+from .products import Feed, SlotRing, Task, best_blocks, plan_task, row_blocks
 
 
 @dataclass(eq=False)
@@ -20,7 +22,9 @@ class LinearUnit(Unit):
     rows: Parameters = field(init=False)
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
-    sums: int | None = field(default=None, init=False)
+
+    def least_words(self, config: Config) -> int:
+        return least_words([self.parameters.matrix], config)
 
     def demand(self, config: Config) -> None:
         for piece in self.inputs:
@@ -35,13 +39,20 @@ class LinearUnit(Unit):
             return [plan_task(self.name, parts, rows, ring, config) for rows in blocks]
 
         rows = matrix.weight.shape[0]
-        self.blocks, self.tasks = best_blocks(rows, matrix.planes, tasks, 1, config)
+        if self.streamed:
+            self.blocks = row_blocks(rows, matrix.planes, SLOTS, config)
+            self.tasks = tasks(self.blocks)
+            cut_tiles(self.tasks, config)
+        else:
+            self.blocks, self.tasks = best_blocks(rows, matrix.planes, tasks, 1, config)
         self.rows = chip.rows(self.parameters.rows, self.name)
         self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
         if any(len(task.segments) > 1 for task in self.tasks):
-            self.sums = chip.sums.take(config.chunks(self.blocks[0].stop), self.name)
-            for task in self.tasks:
-                task.sums = self.sums
+            self.temporary_sums = config.chunks(self.blocks[0].stop)
+
+    def place_sums(self, first: int) -> None:
+        for task in self.tasks:
+            task.sums = first
 
     def write(self, site: Site) -> None:
         whole = len(self.tasks) == 1

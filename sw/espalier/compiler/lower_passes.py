@@ -25,6 +25,9 @@ class LoadUnit(Unit):
     at_end: bool = False
     sinks: Sinks = field(init=False)
 
+    def sections(self) -> list[Section]:
+        return [self.section, *self.output.stores]
+
     def demand(self, config: Config) -> None:
         if not self.output.native:
             self.output.need_memory()

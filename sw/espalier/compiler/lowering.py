@@ -25,6 +25,8 @@ class Cursors:
     def __init__(self, assembly: Assembly, *, reverse: bool = False):
         self.assembly, self.reverse = assembly, reverse
         self.registers: dict[Buffer, int] = {}
+        self.sums = -1
+        """Holds the address of a tile's sums (`lower_stream`)."""
 
     def start(self, buffer: Buffer, register: int) -> None:
         """Let `register` point to the first step of the pass."""
@@ -73,7 +75,7 @@ class Unit(ABC):
     """One machine operation.
 
     `inputs` are the pieces that it works on, `output` is what it makes; `per_step` says that it runs every time step,
-    `reverse` that it runs from the last step to the first.
+    `reverse` that it runs from the last step to the first, `streamed` that its weights pass through the chip in tiles.
     """
 
     name: str
@@ -81,12 +83,26 @@ class Unit(ABC):
     output: Vector
     per_step: bool
     reverse: bool = field(default=False, kw_only=True)
+    streamed: bool = field(default=False, kw_only=True)
     tasks: list[Task] = field(default_factory=list, init=False)
     temporary_chunks: int = field(default=0, init=False)
+    temporary_sums: int = field(default=0, init=False)
 
     @property
     def products(self) -> list[Product]:
         return [product for task in self.tasks for product in task.products]
+
+    def least_words(self, config: Config) -> int:
+        """Weight words that it takes in each array at least."""
+        return 0
+
+    def place_sums(self, first: int) -> None:
+        """Where the sums that it needs within a step lie (when `temporary_sums` asks for some)."""
+        raise NotImplementedError(f"{self.name} asked for no sums")
+
+    def sections(self) -> list[Section]:
+        """Places in DDR that one step loads from or stores to."""
+        return self.output.stores
 
     def substitute(self, old: Vector, new: Vector) -> None:
         """Take `new` where `old` was an input."""

@@ -59,6 +59,14 @@ def digit_planes(weight: np.ndarray, planes: int) -> list[np.ndarray]:
     return [weight] if planes == 1 else list(split_digits(weight))
 
 
+def least_words(matrices: list[Matrix], config: Config) -> int:
+    """Words of each array if no lane had to be padded."""
+    digits = sum(
+        np.count_nonzero(plane) for m in matrices for plane in digit_planes(m.weight, m.planes)
+    )
+    return -(-digits // config.total_lanes)
+
+
 def plane_height(rows: int, config: Config) -> int:
     """Slots of one digit plane of `rows` rows."""
     return -(-rows // config.lanes)

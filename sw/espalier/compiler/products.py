@@ -7,7 +7,7 @@ drained once at the end, or several times where the accumulators would not hold 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -82,10 +82,10 @@ class Task:
     sums: int | None = None
     running: bool = False
     loaded: bool = False
-    products: list[Product] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.products = [product for segment in self.segments for product in segment]
+    @property
+    def products(self) -> list[Product]:
+        return [product for segment in self.segments for product in segment]
 
     def drain(self, config: Config) -> dict[str, int]:
         """Fields of the VECTOR that drains the task's slots."""
@@ -130,16 +130,17 @@ class SlotRing:
 
 
 def plan_task(
-    name: str, parts: list[tuple[Feed, Matrix]], rows: slice, ring: SlotRing, config: Config
+    name: str, parts: list[tuple[Feed, Matrix]], rows: slice, ring: SlotRing, config: Config,
+    height: int = 0,
 ) -> Task:
     """The products of `rows` of every part's matrix, in its own slots, split where the accumulators ask for it.
 
     All parts add to the same slots, so the joined sum is that of all digit planes; plane p of a part lies at plane p of
-    the task.
+    the task. `height` is the slots of a plane where they are more than the rows need.
     """
     count = rows.stop - rows.start
     planes = max(matrix.planes for _, matrix in parts)
-    height = plane_height(count, config)
+    height = height or plane_height(count, config)
     first = ring.take(height * planes)
     bounds.check_sum(sum(np.abs(m.weight[rows].astype(np.int64)).sum(1) for _, m in parts), name)
     packed = [

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .emit import Assembly
+from .place import Streamed
 from .products import Product, Task
 from .vectors import Vector
 
@@ -33,8 +34,8 @@ class Drain:
 class Schedule:
     """Writes products and held-back VECTORs into an assembly."""
 
-    def __init__(self, assembly: Assembly):
-        self.assembly = assembly
+    def __init__(self, assembly: Assembly, stream: Streamed | None = None):
+        self.assembly, self._stream = assembly, stream
         self._held: deque[Drain] = deque()
 
     def task(self, task: Task) -> None:
@@ -75,6 +76,8 @@ class Schedule:
 
     def _product(self, product: Product) -> None:
         feed = product.feed
+        if self._stream is not None:
+            self._stream.before(self.assembly, product)
         self.assembly.product(
             mode=product.mode,
             groups=product.packed.groups,

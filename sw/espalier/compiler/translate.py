@@ -59,7 +59,10 @@ class Translation:
     inputs: list[PortPlan] = field(default_factory=list)
     outputs: list[PortPlan] = field(default_factory=list)
     finals: list[tuple[Vector, Section]] = field(default_factory=list)
-    _scaled: dict[tuple[Vector, bool, float], Vector] = field(default_factory=dict)
+    scratch: Buffer = field(default_factory=lambda: Buffer("scratch", 0, True, own=True))
+    _reverse: set[Vector] = field(default_factory=set)
+    read_at_end: list[Buffer] = field(default_factory=list)
+    """Buffers of which the last step is read after the loops."""
 
     @property
     def config(self) -> Config:
@@ -77,14 +80,28 @@ class Translation:
                 case Activation():
                     self._activation(operation)
                 case Last():
-                    mapping = self._in_units_of(self._view(operation.input), operation.output.scale)
-                    self.values[operation.output] = mapping.replace(list(mapping.vectors), True)
+                    self._last(operation)
         for output in self.graph.outputs:
             self._output(output)
         return self
 
     def _view(self, view) -> Mapping:
         return view_mapping(view, self.values)
+
+    def in_scratch(self, vector: Vector) -> Section:
+        """The vector's section of the scratch, where it is stored when it is made."""
+        if vector.scratch is None:
+            vector.scratch = Section(self.scratch, self.scratch.add(self._size(vector)))
+            vector.stores.append(vector.scratch)
+        return vector.scratch
+
+    def last_of(self, vector: Vector, section: Section) -> Vector:
+        """The vector of the last step, loaded from its section after the loops."""
+        last = Vector(f"{vector.name} last", vector.elements, vector.scale, vector.native, False)
+        self.units.append(LoadUnit(last.name, [], last, False, section, at_end=True))
+        if section.buffer not in self.read_at_end:
+            self.read_at_end.append(section.buffer)
+        return last
 
     # Inputs and outputs
 
@@ -167,6 +184,14 @@ class Translation:
         vector = self._made(value, pieces)
         self.units.append(LinearUnit(value.name, pieces, vector, vector.per_step, operation.parameters))
 
+    def _last(self, operation: Last) -> None:
+        """What runs forward leaves the last step on the chip; what runs backward left it in the scratch."""
+        mapping = self._in_units_of(self._view(operation.input), operation.output.scale)
+        vectors = [
+            self.last_of(v, self.in_scratch(v)) if v in self._reverse else v for v in mapping.vectors
+        ]
+        self.values[operation.output] = mapping.replace(vectors, True)
+
     def _made(self, value: Value, pieces: list) -> Vector:
         """The vector of a value that is made from pieces."""
         per_step = any(p.vector.per_step and not p.final for p in pieces)
@@ -188,6 +213,8 @@ class Translation:
                 ))
                 self.values[operation.final[index]] = Mapping.of(state, final=True)
                 states.append(Mapping.of(state))
+                if direction:
+                    self._reverse.add(state)
             mapping = Mapping.join(states)
         self.values[operation.output] = mapping
 

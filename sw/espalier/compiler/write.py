@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import Mode, Source, Store, Sums
 from ..spec.memory import Memory
 from ..spec.numerics import TABLE_SEGMENTS
-from .allocate import table_words
+from .allocate import Registers, table_words
 from .emit import MOST_CHUNKS, Assembly
-from .lower_passes import LoadUnit
-from .lowering import Cursors, Site, Unit
+from .layout import Layout
+from .lower_stream import InputSums
+from .lowering import Cursors, Site
+from .place import Streamed
 from .schedule import Schedule
-from .stages import Layout, Stage
+from .stages import Stage
 from .vectors import Buffer
 
 
@@ -27,26 +31,36 @@ def write_program(layout: Layout, assembly: Assembly) -> None:
 
     assembly.entry("reset")
     clear(layout, assembly)
-    write_units(layout.before, site(layout, assembly, Cursors(assembly)))
+    write_stages(layout, assembly, layout.stages.before)
     assembly.halt()
 
     assembly.entry("run")
-    for stage in layout.stages:
-        write_stage(layout, assembly, stage)
-    end = site(layout, assembly, Cursors(assembly))
-    write_units(layout.after, end)
-    store_finals(layout, end)
+    write_stages(layout, assembly, layout.stages.loops)
+    write_stages(layout, assembly, layout.stages.after)
+    store_finals(layout, assembly)
     assembly.halt()
 
 
-def site(layout: Layout, assembly: Assembly, cursors: Cursors) -> Site:
-    return Site(assembly, Schedule(assembly), cursors, layout.chip, layout.temporary)
+def write_stages(layout: Layout, assembly: Assembly, stages: list[Stage]) -> None:
+    for stage in stages:
+        if stage.weights is not None:
+            stage.weights.load(assembly)
+        if stage.once:
+            write_units(layout, assembly, stage, Cursors(assembly))
+        elif any(isinstance(unit, InputSums) for unit in stage.units):
+            write_tiles(layout, assembly, stage)
+        else:
+            write_loop(layout, assembly, stage)
 
 
-def write_units(units: list[Unit], where: Site) -> None:
-    for unit in units:
-        unit.write(where)
-    where.schedule.finish()
+def write_units(layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors) -> None:
+    """One step of a stage."""
+    stream = stage.weights if isinstance(stage.weights, Streamed) else None
+    schedule = Schedule(assembly, stream)
+    site = Site(assembly, schedule, cursors, layout.chip, layout.temporary)
+    for unit in stage.units:
+        unit.write(site)
+    schedule.finish()
 
 
 def load_constants(layout: Layout, assembly: Assembly) -> None:
@@ -82,37 +96,66 @@ def clear(layout: Layout, assembly: Assembly) -> None:
         assembly.product(mode=Mode.CLEAR, groups=chip.last.used)
 
 
-def write_stage(layout: Layout, assembly: Assembly, stage: Stage) -> None:
-    """One loop over the time steps."""
-    if not stage.units:
-        return
+def write_loop(layout: Layout, assembly: Assembly, stage: Stage) -> None:
+    """One loop over the time steps. Loads of inputs move on by themselves, all other addresses after the step."""
+    free = replace(layout.chip.registers)
     cursors = Cursors(assembly, reverse=stage.reverse)
-    stored = stored_buffers(stage)
-    for buffer in dict.fromkeys([*loaded_buffers(stage), *stored]):
-        cursors.start(buffer, buffer.register)
+    for buffer in stage.buffers():
+        cursors.start(buffer, work_register(layout, stage, buffer, free))
     with assembly.loop(register=STEPS_REGISTER):
-        write_units(stage.units, site(layout, assembly, cursors))
-        for buffer in stored:
-            cursors.advance(buffer)
+        write_units(layout, assembly, stage, cursors)
+        for buffer in stage.buffers():
+            if not is_input(layout, buffer):
+                cursors.advance(buffer)
 
 
-def loaded_buffers(stage: Stage) -> list[Buffer]:
-    return [unit.section.buffer for unit in stage.units if isinstance(unit, LoadUnit)]
+def work_register(layout: Layout, stage: Stage, buffer: Buffer, free: Registers) -> int:
+    """The buffer's own register where no other stage needs it, else one that only this stage uses."""
+    others = [s for s in layout.stages.loops if s is not stage and buffer in s.buffers()]
+    if others or any(isinstance(unit, InputSums) for unit in stage.units):
+        return free.take(f"the address of {buffer.name} in a step")
+    register = buffer.reverse if stage.reverse else buffer.register
+    assert register is not None
+    return register
 
 
-def stored_buffers(stage: Stage) -> list[Buffer]:
-    sections = [section for unit in stage.units for section in unit.output.stores]
-    return list(dict.fromkeys(section.buffer for section in sections))
+def is_input(layout: Layout, buffer: Buffer) -> bool:
+    return any(plan.buffer is buffer for plan in layout.translation.inputs)
 
 
-def store_finals(layout: Layout, where: Site) -> None:
+def write_tiles(layout: Layout, assembly: Assembly, stage: Stage) -> None:
+    """Every tile of input weights over all time steps (`lower_stream`)."""
+    free = replace(layout.chip.registers)
+    unit = next(unit for unit in stage.units if isinstance(unit, InputSums))
+    cursors = Cursors(assembly)
+    registers = {b: work_register(layout, stage, b, free) for b in stage.buffers()}
+    weights, descriptors, tile = (free.take(f"the tiles of {unit.name}") for _ in range(3))
+    cursors.sums = free.take(f"the sums of {unit.name}")
+    assembly.set(weights, 0)
+    assembly.set(descriptors, 0)
+    assembly.set(tile, unit.section.offset, layout.scratch.register)
+    with assembly.loop(count=len(unit.tiles)):
+        unit.load(assembly, weights, descriptors)
+        for buffer, register in registers.items():
+            cursors.start(buffer, register)
+        assembly.set(cursors.sums, 0, tile)
+        with assembly.loop(register=STEPS_REGISTER):
+            write_units(layout, assembly, stage, cursors)
+            for buffer, register in registers.items():
+                if not is_input(layout, buffer):
+                    assembly.set(register, cursors.stride(buffer), register)
+            assembly.set(cursors.sums, layout.scratch.stride_bytes, cursors.sums)
+        assembly.set(tile, unit.tile_bytes, tile)
+
+
+def store_finals(layout: Layout, assembly: Assembly) -> None:
     """What a run gives once: last states and what was computed from them."""
+    cursors = Cursors(assembly)
     for vector, section in layout.translation.finals:
-        where.assembly.vector(
-            count=where.config.chunks(vector.elements),
+        assembly.vector(
+            count=assembly.config.chunks(vector.elements),
             source=Source.OPERAND,
             operand0=vector.address,
             store=Store.VALUES,
-            register=where.cursors.address(section),
-            section=section.name,
+            register=cursors.address(section),
         )

@@ -1,0 +1,157 @@
+"""Stages, residency and addresses of a whole program, decided together.
+
+First choice is all weights on the chip for good, second stage by stage, and layers that do not even fit alone are
+streamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..spec.config import Config
+from .allocate import Chip
+from .ir import Graph
+from .lower_stream import InputSums
+from .lowering import Unit
+from .place import Resident, Streamed, fits, needs, place
+from .products import Product, SlotRing
+from .stages import Stages
+from .translate import Translation
+from .vectors import Buffer
+
+
+@dataclass(eq=False)
+class Layout:
+    """Everything that writing needs. `weights` are the resident ones, if all are; `temporary` is the first chunk of the
+    vector memory that units use within themselves."""
+
+    chip: Chip
+    translation: Translation
+    stages: Stages
+    weights: Resident | None = None
+    temporary: int = 0
+
+    @property
+    def units(self) -> list[Unit]:
+        return self.stages.units
+
+    @property
+    def products(self) -> list[Product]:
+        return [product for unit in self.units for product in unit.products]
+
+    @property
+    def scratch(self) -> Buffer:
+        return self.translation.scratch
+
+    @property
+    def resident(self) -> bool:
+        return self.weights is not None
+
+
+def arrange(graph: Graph, config: Config) -> Layout:
+    """Translate, cut into stages, plan and place. Raises CapacityError and UnsupportedModelError."""
+    least = {unit.name: words for unit in Translation(graph, Chip(config)).run().units
+             if (words := unit.least_words(config))}
+    streamed = {name for name, words in least.items() if words > config.weight_depth}
+    if sum(least.values()) <= config.weight_depth:
+        layout = attempt(graph, config, False, streamed)
+        if fits(layout.products, config):
+            return finish(layout)
+    layout = attempt(graph, config, True, streamed)
+    more = {
+        unit.name
+        for stage in layout.stages.all
+        if not stage.streamed and not fits(stage.products, config)
+        for unit in stage.units
+    }
+    if more:
+        layout = attempt(graph, config, True, streamed | more)
+    return finish(layout)
+
+
+def attempt(graph: Graph, config: Config, separate: bool, streamed: set[str]) -> Layout:
+    """The planned stages, without addresses."""
+    chip = Chip(config)
+    translation = Translation(graph, chip).run()
+    for unit in translation.units:
+        unit.streamed = unit.name in streamed
+    stages = Stages(translation, separate).cut()
+    ring = SlotRing()
+    for unit in stages.units:
+        unit.demand(config)
+    for unit in stages.units:
+        unit.plan(chip, ring)
+    return Layout(chip, translation, stages)
+
+
+def finish(layout: Layout) -> Layout:
+    """Give everything its address."""
+    place_vectors(layout)
+    place_weights(layout)
+    place_buffers(layout)
+    return layout
+
+
+def place_vectors(layout: Layout) -> None:
+    """Vector memory, columns, and what units use within themselves."""
+    chip, config = layout.chip, layout.chip.config
+    for vector in dict.fromkeys(unit.output for unit in layout.units):
+        if vector.in_memory:
+            vector.address = chip.vector.take(config.chunks(vector.elements), vector.name)
+        for region in vector.columns.values():
+            region.address = chip.columns.take(region.words, vector.name)
+    if config.arrays % config.chunk_groups:
+        chip.columns.take(1, "the last chunk's overhang")
+    chunks = max((unit.temporary_chunks for unit in layout.units), default=0)
+    layout.temporary = chip.vector.take(chunks, "the gates") if chunks else 0
+    sums = max((unit.temporary_sums for unit in layout.units), default=0)
+    first = chip.sums.take(sums, "sums within a step") if sums else 0
+    for unit in layout.units:
+        if unit.temporary_sums:
+            unit.place_sums(first)
+
+
+def place_weights(layout: Layout) -> None:
+    chip, config = layout.chip, layout.chip.config
+    if not any(stage.streamed for stage in layout.stages.all) and fits(layout.products, config):
+        layout.weights = place(layout.products, config, chip.image)
+        return
+    for stage in layout.stages.all:
+        if stage.streamed and stage.products:
+            stage.weights = Streamed(stage.products, config, chip.image)
+        elif stage.products:
+            stage.weights = place(stage.products, config, chip.image)
+        for unit in stage.units:
+            if isinstance(unit, InputSums):
+                unit.place(config, chip.image)
+
+
+def place_buffers(layout: Layout) -> None:
+    """Registers of the scratch, and of the last step where something starts there."""
+    registers, scratch = layout.chip.registers, layout.scratch
+    if scratch.size_bytes:
+        scratch.register = registers.take("the scratch")
+    backwards = [b for stage in layout.stages.loops if stage.reverse for b in stage.buffers()]
+    for buffer in dict.fromkeys([*backwards, *layout.translation.read_at_end]):
+        buffer.reverse = registers.take(f"the last step of {buffer.name}")
+
+
+def memory_use(layout: Layout) -> dict[str, list[int]]:
+    """[used, size] of every memory."""
+    chip, config = layout.chip, layout.chip.config
+    sets = [layout.products] if layout.resident else [s.products for s in layout.stages.all]
+    words, groups = np.max([needs(products) for products in sets] or [(0, 0)], 0)
+    return {
+        "weights": [min(int(words), config.weight_depth), config.weight_depth],
+        "descriptors": [min(int(groups), config.descriptor_depth), config.descriptor_depth],
+        "columns": [chip.columns.used, config.column_depth],
+        "last_sent": [chip.last.used, config.column_depth],
+        "vector": [chip.vector.used, config.vector_depth],
+        "sums": [chip.sums.used, config.sum_depth],
+        "parameters": [chip.parameter_space.used, config.parameter_depth],
+        "tables": [len(chip.tables), config.tables],
+    }
+
+
