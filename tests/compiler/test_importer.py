@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+import espalier
+from espalier.compiler.frontend import import_model
 from espalier.compiler.ir import Activation, Gru, Input, Last, Linear
 
 
@@ -288,4 +290,58 @@ def test_sequence_negative_axis_and_inner_modules(imported):
         nn.Sequential(Around(lambda m, x, y, h: m.head(y))), signal(3, 8, 5), sequence={"input": -2}
     )
     assert model.notes["sequence"] == {"input": 1}
+    model.check(signal(3, 8, 5))
+
+
+def test_time_axis_is_found_behind_a_transpose(imported):
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(6)
+            self.gru = nn.GRU(5, 6)
+
+        def forward(self, x, h0):
+            return self.gru(x.permute(1, 0, 2), h0)[0].transpose(0, 1)
+
+    x, h0 = signal(3, 8, 5), torch.tanh(signal(1, 3, 6))
+    model = imported(Transposed(), x, h0)
+    assert model.notes["sequence"] == {"x": 1}
+    model.check(signal(3, 4, 5), h0)
+
+
+def test_time_axis_is_found_among_image_axes(imported):
+    class Images(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(6)
+            self.gru = nn.GRU(6, 4, batch_first=True)
+
+        def forward(self, images):  # [B, C, height, width], rows are steps
+            rows = images.transpose(1, 2).flatten(2)  # [B, height, C·width]
+            return self.gru(rows)[1][-1]
+
+    model = imported(Images(), signal(3, 2, 8, 3))
+    assert model.notes["sequence"] == {"images": 2}
+    model.check(signal(2, 2, 5, 3))
+
+
+def test_fixed_batch_in_the_code(imported):
+    model = imported(Around(lambda m, x, y, h: m.head(y).view(3, -1, 4)), signal(3, 8, 5))
+    assert model.graph.outputs[0].shape == (-1, -1, 4)
+    model.check(signal(3, 4, 5))
+
+
+def test_a_layer_as_the_model():
+    x = signal(3, 8, 5)
+    gru = espalier.compress(nn.GRU(5, 6).eval(), espalier.Recipe(), calibration=[x])
+    graph, notes = import_model(gru, x)
+    assert notes["sequence"] == {"input": 0}
+    assert [op.output.name for op in graph.operations] == ["input", "gru"]
+    assert [output.name for output in graph.outputs] == ["output_0", "output_1"]
+
+
+def test_layers_used_twice_are_two_operations(imported):
+    model = imported(Around(lambda m, x, y, h: (m.head(y), m.head(h[-1]))), signal(3, 8, 5))
+    names = [op.output.name for op in model.graph.operations]
+    assert names == ["x", "gru", "head", "head.1"]
     model.check(signal(3, 8, 5))

@@ -14,7 +14,7 @@ import torch
 
 from ..spec.numerics import GATE_SCALE
 from .ir import Activation, Graph, Gru, Input, Last, Linear, Output, Value, View
-from .labels import ZERO, Labels, LayoutError
+from .labels import ZERO, Labels, LayoutError, TimeAxisError
 
 UNKNOWN_SCALE = float("nan")
 """Until `scales.resolve` has seen the consumers."""
@@ -105,7 +105,9 @@ class Builder:
         outputs = np.empty((len(vectors), rows), np.int64)
         for number in np.argsort(first):
             view = self._view(vectors[number])
-            value, outputs[number] = self._value(name, rows, parameters.output_scale, view.per_step)
+            value, outputs[number] = self._value(
+                name or "linear", rows, parameters.output_scale, view.per_step
+            )
             self.graph.operations.append(Linear(view, value, parameters))
         result = self.labels.encode(outputs[which.ravel()], b[:, None], t[:, None])
         return result.reshape(*labels.shape[:-1], rows)
@@ -134,11 +136,10 @@ class Builder:
         hidden, directions = cells[0][0].hidden_size, len(cells[0])
         batch_axis, time_axis = ((0, 1) if batch_first else (1, 0)) if x.ndim == 3 else (None, 0)
         if x.shape[time_axis] != self.labels.steps or self.labels.steps_used(x) == "none":
-            raise LayoutError(
-                "must run a GRU over the time axis; name it with sequence={input: axis}"
-            )
+            raise TimeAxisError("must run over the time axis; name it with sequence={input: axis}")
         view = self._view(self.labels.features(x, batch_axis, time_axis))
         initial = self._initial(h0, len(cells) * directions, batch_axis is not None)
+        name = name or "gru"
         output, y = self._value(name, directions * hidden, GATE_SCALE, True)
         finals = [
             self._value(f"{name}.h{i}", hidden, GATE_SCALE, False) for i in range(len(initial))

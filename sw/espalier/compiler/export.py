@@ -15,6 +15,8 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, nn
+from torch._dynamo.source import TensorPropertySource
+from torch._subclasses import FakeTensor
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -244,35 +246,47 @@ def dynamic_sizes(program: ExportedProgram, call: Call) -> tuple[bool, int | Non
     dynamic, batch = True, None
     for node in program.graph.nodes:
         spec = inputs.get(node.name) if node.op == "placeholder" else None
-        if spec is None:
-            continue
-        shape = node.meta["val"].shape
-        if spec.time_axis is not None and isinstance(shape[spec.time_axis], int):
-            dynamic = False
-        if spec.batch_axis is not None and isinstance(shape[spec.batch_axis], int):
-            batch = int(shape[spec.batch_axis])
+        shape = node.meta["val"].shape if spec is not None else ()
+        if spec is not None and spec.time_axis is not None:
+            dynamic &= _fixed(shape[spec.time_axis]) is None
+        if spec is not None and spec.batch_axis is not None:
+            batch = batch or _fixed(shape[spec.batch_axis])
     return dynamic, batch
+
+
+def _fixed(size: int | torch.SymInt) -> int | None:
+    """A size of an exported tensor as a number, None when it is dynamic."""
+    expression = size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+    return int(expression) if expression.is_number else None
 
 
 def length_guards(program: ExportedProgram, call: Call) -> list[str]:
     """The user's lines (or torch's, where unknown) at which the model asked for certain lengths."""
-    inputs = input_nodes(program, call)
-    environment, symbols = None, set()
-    for node in program.graph.nodes:
-        spec = inputs.get(node.name) if node.op == "placeholder" else None
-        if spec is not None and spec.time_axis is not None:
-            size = node.meta["val"].shape[spec.time_axis]
-            if isinstance(size, torch.SymInt):
-                environment = size.node.shape_env
-                symbols |= size.node.expr.free_symbols
-    if environment is None:
-        return []
+    environment, symbols = _length_symbols(program, call)
     lines = []
-    for guard in environment.guards:
-        expression = guard.expr.xreplace(environment.replacements)
-        if expression.free_symbols & symbols and not _always(expression, symbols):
+    for guard in environment.guards if environment is not None else ():
+        fixed = guard.expr.free_symbols & symbols
+        rest = {k: v for k, v in environment.replacements.items() if k not in symbols}
+        if fixed and not _always(guard.expr.xreplace(rest), symbols):
             lines.append(_guard_line(guard))
-    return lines
+    return list(dict.fromkeys(lines))
+
+
+def _length_symbols(program: ExportedProgram, call: Call) -> tuple[Any, set]:
+    """torch's environment of symbolic sizes, and its symbols for the inputs' time axes."""
+    timed = {spec.name: spec.time_axis for spec in call.specs if spec.time_axis is not None}
+    values = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
+    modes = (value.fake_mode for value in values if isinstance(value, FakeTensor))
+    environment = next(modes).shape_env
+    if environment is None:
+        return None, set()
+    return environment, {
+        symbol
+        for symbol, sources in environment.var_to_sources.items()
+        for origin in sources
+        if isinstance(origin, TensorPropertySource)
+        and timed.get(getattr(origin.base, "local_name", None)) == origin.idx
+    }
 
 
 def _always(expression: sympy.Basic, symbols: set) -> bool:

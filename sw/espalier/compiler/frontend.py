@@ -13,6 +13,7 @@ from ..program import Program
 from ..quantized import QuantModule
 from ..spec.config import DE1_SOC, Config
 from . import operators, scales
+from .backend import build
 from .builder import Builder
 from .export import (
     Call,
@@ -35,6 +36,10 @@ from .sequence import time_axes
 STEPS = (11, 13)
 """Time steps with which a graph is walked; the second where the first shows no fixed length."""
 SAMPLES = 3
+
+
+class WrongTimeAxisError(UnsupportedModelError):
+    """GRUs run over another axis than the one taken as time."""
 
 
 def compile(
@@ -63,8 +68,6 @@ def compile(
     UnsupportedModelError: lists everything that cannot be compiled, with the user's lines.
     InputError: wrong arguments. CapacityError: something does not fit `config`.
     """
-    from .backend import build
-
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise InputError(f"max_length must be a positive number of time steps, not {max_length!r}")
     graph, notes = import_model(model, args, kwargs, sequence=sequence)
@@ -86,10 +89,19 @@ def import_model(
     call = bind(model, args, kwargs)
     model, notes = quantized(model, call)
     call = Call(model, call.arguments)
-    times = time_axes(call, sequence)
-    notes["sequence"] = times
-    call = with_axes(call, times)
-    return import_call(call), notes
+    graph, notes["sequence"] = _import_over(call, time_axes(call, sequence))
+    return graph, notes
+
+
+def _import_over(call: Call, candidates: list[dict[str, int]]) -> tuple[Graph, dict[str, int]]:
+    """The graph, and which of the possible time axes the GRUs run over; else the first error."""
+    refused = []
+    for times in candidates:
+        try:
+            return import_call(with_axes(call, times)), times
+        except (InputError, WrongTimeAxisError) as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def quantized(model: nn.Module, call: Call) -> tuple[nn.Module, dict[str, Any]]:
@@ -124,27 +136,26 @@ def import_call(call: Call) -> Graph:
     """The graph of a call whose axes are known. Raises UnsupportedModelError with all problems."""
     program, call = export(call)
     dynamic, batch = dynamic_sizes(program, call)
-    for steps in STEPS:
+    guards = length_guards(program, call)
+    for steps in STEPS if guards or not dynamic else STEPS[:1]:
         builder = Builder(call.model, Labels(batch or SAMPLES, steps))
         importer = Importer(
             builder, input_nodes(program, call), constants(program), output_names(program)
         )
         importer.run(list(program.graph.nodes))
         if importer.problems:
-            raise _unsupported(importer.problems)
-        if dynamic and not (lines := length_guards(program, call)):
-            break
-    else:
+            error = WrongTimeAxisError if importer.wrong_time_axis else UnsupportedModelError
+            raise error(_listed(importer.problems))
+    if guards or not dynamic:
         message = "the model's code depends on the sequence length"
-        raise _unsupported([f"{message}\n    at {line}" for line in lines or ["an unknown line"]])
+        places = guards or ["a line that torch.export does not tell"]
+        raise UnsupportedModelError(_listed([f"{message}\n    at {line}" for line in places]))
     largest = {name: float(tensor.detach().abs().max()) for name, tensor in call.tensors.items()}
     scales.resolve(builder.graph, largest)
     return builder.graph
 
 
-def _unsupported(problems: list[str]) -> UnsupportedModelError:
+def _listed(problems: list[str]) -> str:
     unique = list(dict.fromkeys(problems))
     listed = "\n".join(f"  {problem}" for problem in unique)
-    return UnsupportedModelError(
-        f"the model cannot be compiled:\n{listed}\nsupported are: {operators.SUPPORTED}"
-    )
+    return f"the model cannot be compiled:\n{listed}\nsupported are: {operators.SUPPORTED}"

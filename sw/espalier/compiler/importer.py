@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import operators, source
 from .builder import Builder, InputSpec
-from .labels import LayoutError
+from .labels import LayoutError, TimeAxisError
 
 
 @dataclass
@@ -59,6 +59,7 @@ class Importer:
     constants: Mapping[str, torch.Tensor]
     outputs: list[str]
     problems: list[str] = field(default_factory=list)
+    wrong_time_axis: bool = False
     _known: dict[Node, Any] = field(default_factory=dict)
 
     def run(self, nodes: list[Node]) -> None:
@@ -68,6 +69,7 @@ class Importer:
             try:
                 self._known[node] = self._node(node)
             except LayoutError as error:
+                self.wrong_time_axis |= isinstance(error, TimeAxisError)
                 self._problem(f"{operator_name(node.target)} {error}")
                 self._known[node] = UNKNOWN
 

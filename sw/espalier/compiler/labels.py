@@ -21,6 +21,10 @@ class LayoutError(Exception):
     """A tensor's layout cannot be followed; the message follows the operator's name."""
 
 
+class TimeAxisError(LayoutError):
+    """A GRU runs over another axis than the one taken as time."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """The coding for `batch` samples and `steps` time steps."""

@@ -7,21 +7,20 @@ from dataclasses import replace
 
 from torch.fx import Node
 
-from ..errors import InputError, UnsupportedModelError
-from . import source
+from ..errors import InputError
 from .builder import InputSpec
 from .export import Call, export, input_nodes
 from .importer import operator_name
 
 
-def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> dict[str, int]:
+def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> list[dict[str, int]]:
     """The time axis of each input that has one, from `compile`'s `sequence` or the model's GRUs.
 
-    Raises InputError when `sequence` does not fit the inputs, UnsupportedModelError when there is
-    no clear default.
+    Several answers are in order of likelihood: the GRUs decide when they are imported. Raises
+    InputError when `sequence` does not fit the inputs.
     """
     if sequence is None:
-        return _default(call)
+        return _candidates(call)
     tensors = call.tensors
     if isinstance(sequence, int):
         if len(tensors) != 1:
@@ -41,32 +40,25 @@ def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> dict[str,
                 f"sequence: the time axis of {name!r} must be in 0..{ndim - 1}, not {axis!r}"
             )
         axes[name] = axis % ndim
-    return axes
+    return [axes]
 
 
-def _default(call: Call) -> dict[str, int]:
-    """The axes over which GRUs read the model's inputs; none without a GRU."""
+def _candidates(call: Call) -> list[dict[str, int]]:
+    """Time axes of the inputs that GRUs read: first the axis that the first GRU runs over."""
     specs = (
         InputSpec(name, tuple(tensor.shape), None, None) for name, tensor in call.tensors.items()
     )
     program, fixed = export(replace(call, specs=tuple(specs)))
     inputs = input_nodes(program, fixed)
-    axes: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if operator_name(node.target) != "espalier.gru":
-            continue
-        ndim = node.args[0].meta["val"].ndim
-        axis = int(node.args[6] and ndim == 3)
-        for placeholder in _reaching(node.args[0]):
-            spec = inputs.get(placeholder.name)
-            if spec is None:
-                continue
-            if len(spec.shape) != ndim or axes.setdefault(spec.name, axis) != axis:
-                raise UnsupportedModelError(
-                    f"it is not clear which axis of input {spec.name!r} is time; say it with "
-                    f"sequence={{{spec.name!r}: axis}}\n    at {source.of_node(node)}"
-                )
-    return axes
+    grus = [node for node in program.graph.nodes if operator_name(node.target) == "espalier.gru"]
+    reaching = [node for gru in grus for node in _reaching(gru.args[0])]
+    read = [inputs[node.name] for node in reaching if node.name in inputs]
+    if not read:
+        return [{}]
+    batched = grus[0].args[0].meta["val"].ndim == 3
+    likely = int(batched and grus[0].args[6])
+    axes = range(min(len(spec.shape) for spec in read))
+    return [{spec.name: axis for spec in read} for axis in sorted(axes, key=lambda a: a != likely)]
 
 
 def _reaching(node: Node) -> list[Node]:
