@@ -131,7 +131,7 @@ class CellUnit(Unit):
         from_h = [(h, self.cell.weight_hh)]
         both = from_x + from_h if self.x_first else from_h + from_x
         parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
-        return plan_task(f"{self.name} {gate}", parts, shifted, ring, config)
+        return plan_task(f"{self.name} {gate}", parts, shifted, ring, config, level=self.streamed)
 
     def _ask_sums(self, chip: Chip) -> None:
         """Sum memory: running sums for good; within a step sums from the scratch, or one block's segments."""

@@ -36,7 +36,10 @@ class LinearUnit(Unit):
         parts = [(feed, matrix) for feed in feeds]
 
         def tasks(blocks: list[slice]) -> list[Task]:
-            return [plan_task(self.name, parts, rows, ring, config) for rows in blocks]
+            return [
+                plan_task(self.name, parts, rows, ring, config, level=self.streamed)
+                for rows in blocks
+            ]
 
         rows = matrix.weight.shape[0]
         if self.streamed:

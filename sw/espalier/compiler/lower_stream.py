@@ -94,7 +94,7 @@ class InputSums(Unit):
             plan_task(
                 self.name, parts,
                 slice(gate * cell.hidden_size + at, gate * cell.hidden_size + min(at + rows, cell.hidden_size)),
-                SlotRing(), config, self.height,
+                SlotRing(), config, self.height, level=True,
             )
             for gate in range(3)
             for at in range(0, cell.hidden_size, rows)

@@ -17,6 +17,8 @@ from ..spec.memory import COUNT_BITS, ENTRY, QUAD_BITS
 from ..spec.numerics import split_digits
 
 DIGIT_BITS = ENTRY.fields[0].width
+LEVEL_FROM = 0.9
+"""Mean over largest words of a column from which a product counts as dense."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +89,20 @@ def place(matrix: Matrix, plane_slots: int, groups: int, config: Config) -> np.n
     return np.ascontiguousarray(split.transpose(3, 2, 4, 0, 1))
 
 
-def pack(matrix: Matrix, first_slot: int, plane_slots: int, groups: int, config: Config) -> Packed:
-    """The words of `matrix` over a column region of `groups` groups in each array."""
+def pack(
+    matrix: Matrix, first_slot: int, plane_slots: int, groups: int, config: Config,
+    level: bool = False,
+) -> Packed:
+    """The words of `matrix` over a column region of `groups` groups in each array.
+
+    `level` gives all columns the words of the longest one where that costs little, so that descriptors repeat.
+    """
     digits = place(matrix, plane_slots, groups, config)
     used = digits.shape[3]
     nonzero = digits != 0
     counts = nonzero.sum(3).max(3)
+    if level and counts.mean() >= LEVEL_FROM * counts.max():
+        counts = np.full_like(counts, counts.max())
     order = np.argsort(~nonzero, axis=3, kind="stable")
     sorted_digits = np.take_along_axis(digits, order, 3).astype(np.int16)
     slots = np.where(sorted_digits == 0, 0, order + first_slot)

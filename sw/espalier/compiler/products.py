@@ -131,12 +131,12 @@ class SlotRing:
 
 def plan_task(
     name: str, parts: list[tuple[Feed, Matrix]], rows: slice, ring: SlotRing, config: Config,
-    height: int = 0,
+    height: int = 0, level: bool = False,
 ) -> Task:
     """The products of `rows` of every part's matrix, in its own slots, split where the accumulators ask for it.
 
     All parts add to the same slots, so the joined sum is that of all digit planes; plane p of a part lies at plane p of
-    the task. `height` is the slots of a plane where they are more than the rows need.
+    the task. `height` is the slots of a plane where they are more than the rows need, `level` as in `pack`.
     """
     count = rows.stop - rows.start
     planes = max(matrix.planes for _, matrix in parts)
@@ -144,7 +144,7 @@ def plan_task(
     first = ring.take(height * planes)
     bounds.check_sum(sum(np.abs(m.weight[rows].astype(np.int64)).sum(1) for _, m in parts), name)
     packed = [
-        pack(feed.weights(matrix, rows), first, height, feed.groups(config), config)
+        pack(feed.weights(matrix, rows), first, height, feed.groups(config), config, level)
         for feed, matrix in parts
     ]
     delta = any(feed.last is not None for feed, _ in parts)
