@@ -34,8 +34,9 @@ def operation_layout(config: Config) -> data.StructLayout:
 class ColumnArray(wiring.Component):
     """slots[s] += digit·x over this array's columns, in all lanes for one weight word a cycle.
 
-    An operation takes the cycle from the feeder and goes through the lanes like a word: `drained` follows it by
-    `OPERATION_LATENCY` cycles and is 0 in all others. It sees every word issued before it and none after it.
+    An operation takes the cycle from the feeder and goes through the lanes like a word: `drained`
+    follows it by `OPERATION_LATENCY` cycles and is 0 in all others. It sees every word issued
+    before it and none after it.
 
     Members
     -------

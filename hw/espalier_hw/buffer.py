@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 
 class Buffer(wiring.Component):
-    """Two words deep, one word a cycle, one cycle of latency; `input.ready` and `output.valid` are registers.
+    """Two words deep, one word a cycle, one cycle of latency; `input.ready` and `output.valid` are
+    registers.
 
     Cuts the combinational path of `ready` between two units.
     """

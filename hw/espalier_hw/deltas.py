@@ -46,11 +46,12 @@ def needs_two(delta: Value) -> Value:
 
 
 class Deltas(wiring.Component):
-    """delta = x - s of a group's columns, sent = |delta| > threshold, wide = sent and |delta| > 127.
+    """delta = x - s of a group's columns, sent = |delta| > threshold, wide = sent and |delta| >
+    127.
 
-    s counts as 0 in PLAIN; x and s count as 0 in CLEAR, so that nothing is sent and 0 is kept. `kept` is the new last-sent
-    value: x where sent, else s. Outputs are registers of the `group` stage. `mode` belongs to the operands,
-    `threshold` to the delta stage's group.
+    s counts as 0 in PLAIN; x and s count as 0 in CLEAR, so that nothing is sent and 0 is kept.
+    `kept` is the new last-sent value: x where sent, else s. Outputs are registers of the `group`
+    stage. `mode` belongs to the operands, `threshold` to the delta stage's group.
     """
 
     def __init__(self, config: Config):
@@ -92,9 +93,11 @@ class Deltas(wiring.Component):
 
 
 class Offsets(wiring.Component):
-    """Column i's words begin at base + offsets[i], offsets[i] = counts[0] + ... + counts[i - 1]; `present[i]` = counts[i] > 0.
+    """Column i's words begin at base + offsets[i], offsets[i] = counts[0] + ... + counts[i - 1];
+    `present[i]` = counts[i] > 0.
 
-    Half of the sums are made in the `delta` stage, the others in `group`; outputs are registers of `group`.
+    Half of the sums are made in the `delta` stage, the others in `group`; outputs are registers of
+    `group`.
     """
 
     def __init__(self, config: Config):

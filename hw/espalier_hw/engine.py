@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from espalier.spec.config import ACCUMULATOR_BITS, SLOTS, Config
 from espalier.spec.memory import Memory
 
+from . import feeder
 from .array import OPERATION_LATENCY, ColumnArray, operation_layout
 from .buffer import Buffer
 from .fetch import group_write
@@ -29,8 +30,12 @@ TREE_STAGES = 3
 """Register stages of the sum over arrays: one two-operand add each for up to 8 arrays."""
 DRAIN_LATENCY = OPERATION_LATENCY + TREE_STAGES
 """Cycles from a drain request to its sums, in every Config."""
+FIRST_WORD_LATENCY = feeder.FIRST_WORD_LATENCY + 1
+"""Cycles from a command's transfer to its first weight address: one more than the feeder's."""
 COMPLETION_LATENCY = 2
 """Cycles from the slowest array's last weight address to `completed`."""
+EVENT_LATENCY = 1
+"""Cycles from a weight address to its `words` event."""
 OUTSTANDING = 7
 """Products accepted and not completed, at most."""
 
@@ -68,7 +73,8 @@ class ArraySum(wiring.Component):
 class GroupRouter(wiring.Component):
     """Column groups and descriptors to the arrays they belong to, one cycle later.
 
-    A chunk of V/G groups from the vector unit goes to neighbouring arrays and is never refused; items wait meanwhile.
+    A chunk of V/G groups from the vector unit goes to neighbouring arrays and is never refused;
+    items wait meanwhile.
     """
 
     def __init__(self, config: Config):
@@ -115,18 +121,19 @@ class GroupRouter(wiring.Component):
 class Engine(wiring.Component):
     """PRODUCTs in order, columns in A arrays side by side; see `spec.isa.Mode` for their meaning.
 
-    Every array has two products waiting and one or more on their way through its feeder, so that one that is done early
-    starts the next product at once. Cycles of a product in one array: see `Feeder`. `completed` follows the slowest array's last word by
-    `COMPLETION_LATENCY` cycles.
+    Every array has two products waiting and one or more on their way through its feeder, so that
+    one that is done early starts the next product at once. Cycles of a product in one array: see
+    `Feeder`. `completed` follows the slowest array's last word by `COMPLETION_LATENCY` cycles.
 
-    A drain request or a clear takes its cycle from all arrays. Products, columns and weights must be written before the
-    cycle in which the command is taken; a drain may follow `completed` at once.
+    A drain request or a clear takes its cycle from all arrays. Products, columns and weights must
+    be written before the cycle in which the command is taken; a drain may follow `completed` at
+    once.
 
     Members
     -------
-    commands, completed: products in, one pulse each in order.
-    weights, items, columns: writes; items are activations and descriptors and wait while columns are written.
-    drain: answers `DRAIN_LATENCY` cycles later. clear: starts to clear all slots, while `clearing` is 1.
+    commands, completed: products in, one pulse each in order. weights, items, columns: writes;
+    items are activations and descriptors and wait while columns are written. drain: answers
+    `DRAIN_LATENCY` cycles later. clear: starts to clear all slots, while `clearing` is 1.
     """
 
     def __init__(self, config: Config):

@@ -17,8 +17,8 @@ from .fetch import FETCH_LATENCY, Fetch, group_layout, group_write
 from .weights import weight_address
 
 FIRST_WORD_LATENCY = FETCH_LATENCY + 5
-"""Cycles from the command to the first weight address, in an idle feeder whose first group has work:
-product, fetch, group, column picked, column buffered, word."""
+"""Cycles from the command to the first weight address, in an idle feeder whose first group has
+work: product, fetch, group, column picked, column buffered, word."""
 
 
 def column_layout(config: Config) -> data.StructLayout:
@@ -31,8 +31,9 @@ def column_layout(config: Config) -> data.StructLayout:
 class Picker(wiring.Component):
     """Groups to visits: one visit a cycle, lowest column first.
 
-    A column with |delta| > 127 takes two visits, ±127 first, then the rest. The next group is taken together with a
-    group's last column. A product's last group without work gives a visit of 0 words.
+    A column with |delta| > 127 takes two visits, ±127 first, then the rest. The next group is
+    taken together with a group's last column. A product's last group without work gives a visit of
+    0 words.
     """
 
     def __init__(self, config: Config):
@@ -95,11 +96,13 @@ class Picker(wiring.Component):
 
 
 class Issuer(wiring.Component):
-    """Walks a visit's words, one a cycle, the next visit right after it; `hold` takes the cycle away.
+    """Walks a visit's words, one a cycle, the next visit right after it; `hold` takes the cycle
+    away.
 
     Members
     -------
-    word: `address` and `x` belong to a weight word in this cycle. done: one cycle after a product's last word.
+    word: `address` and `x` belong to a weight word in this cycle. done: one cycle after a
+    product's last word.
     """
 
     def __init__(self, config: Config):
@@ -141,11 +144,13 @@ class Issuer(wiring.Component):
 class Feeder(wiring.Component):
     """Products in, one weight word a cycle out.
 
-    The fetch of the next product runs while the words of the one before are issued, so that consecutive products
-    follow without a gap. In an idle feeder the first word comes `FIRST_WORD_LATENCY` cycles after the command.
+    The fetch of the next product runs while the words of the one before are issued, so that
+    consecutive products follow without a gap. In an idle feeder the first word comes
+    `FIRST_WORD_LATENCY` cycles after the command.
 
-    Cycles of a product: the largest of its words, its visits (of columns with words) and its groups, plus what the few
-    buffered visits cannot smooth: a cycle in which a group gives no visit counts when visits of one word surround it.
+    Cycles of a product: the largest of its words, its visits (of columns with words) and its
+    groups, plus what the few buffered visits cannot smooth: a cycle in which a group gives no
+    visit counts when visits of one word surround it.
     """
 
     def __init__(self, config: Config):

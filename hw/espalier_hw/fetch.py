@@ -58,10 +58,12 @@ def ones(bits: Value) -> Value:
 
 
 class GroupMemories(wiring.Component):
-    """Activations x, last-sent values s and descriptors of one array, a group a word; outputs one cycle after `read`.
+    """Activations x, last-sent values s and descriptors of one array, a group a word; outputs one
+    cycle after `read`.
 
-    All in block RAM with one write and one read a cycle. Outputs stay until the next `read`. A word is never read in the
-    cycle in which it is written: `Fetch` keeps reads of s away, the program's waits those of x and the descriptors.
+    All in block RAM with one write and one read a cycle. Outputs stay until the next `read`. A
+    word is never read in the cycle in which it is written: `Fetch` keeps reads of s away, the
+    program's waits those of x and the descriptors.
     """
 
     def __init__(self, config: Config):
@@ -102,14 +104,15 @@ class GroupMemories(wiring.Component):
 class Fetch(wiring.Component):
     """Groups of columns with their differences and the places of their words.
 
-    Stages: read | operands | delta | group. One group a cycle; a group without work that is not its product's last one
-    is dropped, also while the output waits. The next product's first group follows right after the last one. CLEAR makes
-    groups without work. A last-sent value is written `FETCH_LATENCY` cycles after its read; a read that may meet a
-    pending write waits for it.
+    Stages: read | operands | delta | group. One group a cycle; a group without work that is not
+    its product's last one is dropped, also while the output waits. The next product's first group
+    follows right after the last one. CLEAR makes groups without work. A last-sent value is written
+    `FETCH_LATENCY` cycles after its read; a read that may meet a pending write waits for it.
 
     Members
     -------
-    visits, skipped: events, in one cycle for each group, before the group leaves. CLEAR counts nothing.
+    visits, skipped: events, in one cycle for each group, before the group leaves. CLEAR counts
+    nothing.
     """
 
     def __init__(self, config: Config):

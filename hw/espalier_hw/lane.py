@@ -20,7 +20,8 @@ LANE_LATENCY = CLEAR_DELAY + 1
 def booth(bits: Value, x: Value) -> tuple[Value, Value]:
     """Radix-4 Booth: (p, n) with p + n = (-2·bits[2] + bits[1] + bits[0])·x and n in {0, 1}.
 
-    bits has 3 bits, x 8 signed ones above -128; p has 9 bits and is not yet signed: bit 8 is its sign.
+    bits has 3 bits, x 8 signed ones above -128; p has 9 bits and is not yet signed: bit 8 is its
+    sign.
     """
     one, two = bits[0] ^ bits[1], (bits[0] == bits[1]) & (bits[1] != bits[2])
     once = Cat(x.as_unsigned(), x[-1])
@@ -32,15 +33,17 @@ def booth(bits: Value, x: Value) -> tuple[Value, Value]:
 class Lane(wiring.Component):
     """slot[s] += digit·x in every cycle, or read out and cleared.
 
-    Stages: partial products | their sum | slot read, added | slot written. Every cycle adds: idle ones have x = 0. The
-    written sum is in the slot memory two cycles after the read, so an entry that hits the slot of one of the two before it takes
-    the sum from a register; a slot is never read in a cycle in which its memory word changes.
+    Stages: partial products | their sum | slot read, added | slot written. Every cycle adds: idle
+    ones have x = 0. The written sum is in the slot memory two cycles after the read, so an entry
+    that hits the slot of one of the two before it takes the sum from a register; a slot is never
+    read in a cycle in which its memory word changes.
 
-    To drain, send the slot with x = 0 and `clear` = 1 `CLEAR_DELAY` cycles later: `drained` is the accumulator `LANE_LATENCY` cycles
-    after the slot, and 0 in every other cycle, so that lanes can be combined by OR; the slot becomes 0.
+    To drain, send the slot with x = 0 and `clear` = 1 `CLEAR_DELAY` cycles later: `drained` is the
+    accumulator `LANE_LATENCY` cycles after the slot, and 0 in every other cycle, so that lanes can
+    be combined by OR; the slot becomes 0.
 
-    Bound: accumulators wrap at 20 bits; the compiler proves that final values fit. x is in [-127, 127], so that
-    |digit·x| <= 1016 fits 11 bits.
+    Bound: accumulators wrap at 20 bits; the compiler proves that final values fit. x is in [-127,
+    127], so that |digit·x| <= 1016 fits 11 bits.
     """
 
     def __init__(self) -> None:

@@ -80,9 +80,9 @@ class WeightCrossbar(wiring.Component):
 class WeightBank(wiring.Component):
     """One quad's weights: `depth` words of 40 bits in block RAM, one write and one read a cycle.
 
-    `data[p]` is what part p holds at `address`, one cycle later; `part` says which of them counts. The choice is left to the
-    lanes, where it shares a LUT with the choice of a drain. A part is a power of two deep, so that no more than two or
-    three outputs meet (768 words: 512 + 256).
+    `data[p]` is what part p holds at `address`, one cycle later; `part` says which of them counts.
+    The choice is left to the lanes, where it shares a LUT with the choice of a drain. A part is a
+    power of two deep, so that no more than two or three outputs meet (768 words: 512 + 256).
     """
 
     def __init__(self, config: Config):

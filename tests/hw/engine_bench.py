@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from espalier.spec.config import ACCUMULATOR_BITS, SLOTS, Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import ENTRY, Memory, descriptor
-from espalier_hw.engine import DRAIN_LATENCY, Engine
+from espalier_hw.engine import DRAIN_LATENCY, EVENT_LATENCY, Engine
 from espalier_hw.interfaces import PRODUCT_COMMAND
 
 LIMIT_CYCLES = 60_000
@@ -80,14 +81,15 @@ class Bench:
 
     def __init__(self, config: Config, seed: int):
         self.config, self.rng = config, random.Random(seed)
-        self.engine, self.meaning = Engine(config), Meaning(config)
+        self.engine, self.meaning, self.reset = Engine(config), Meaning(config), Signal()
         self.counted = {"words": 0, "visits": 0, "skipped": 0, "running": 0}
         self.issued = self.completed = self.cycle = 0
         self.word_cycles: list[tuple[int, int]] = []
         self.completion_cycles: list[int] = []
+        self.drained_cycles: list[int] = []
 
     def run(self, script: Callable) -> None:
-        simulator = Simulator(self.engine)
+        simulator = Simulator(ResetInserter(self.reset)(self.engine))
         simulator.add_clock(1e-6)
 
         async def bench(ctx):
@@ -103,7 +105,7 @@ class Bench:
         for name in self.counted:
             self.counted[name] += get(getattr(events, name))
         if words := get(events.words):
-            self.word_cycles.append((self.cycle, words))
+            self.word_cycles.append((self.cycle - EVENT_LATENCY, words))
         if get(self.engine.completed):
             self.completed += 1
             self.completion_cycles.append(self.cycle)
@@ -137,6 +139,14 @@ class Bench:
         while self.ctx.get(self.engine.clearing):
             await self.tick()
 
+    async def abort(self) -> None:
+        """Reset for a cycle: the engine forgets its products; the slots hold anything."""
+        self.ctx.set(self.reset, 1)
+        await self.ctx.tick()
+        self.ctx.set(self.reset, 0)
+        self.completed = self.issued
+        self.meaning.slots = [[[0] * len(lanes) for lanes in array] for array in self.meaning.slots]
+
     async def drain(self, chunks: list[int], pause: float = 0) -> list[list[int]]:
         """Sums of chunks requested one a cycle, with random pauses."""
         ctx, port, due, sums = self.ctx, self.engine.drain, [], []
@@ -145,6 +155,7 @@ class Bench:
             ask = bool(waiting) and self.rng.random() >= pause
             ctx.set(port.valid, ask)
             if ask:
+                self.drained_cycles.append(self.cycle)
                 ctx.set(port.chunk, waiting.pop(0))
                 due.append(self.cycle + DRAIN_LATENCY)
             if due and due[0] == self.cycle:
