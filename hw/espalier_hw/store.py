@@ -35,7 +35,7 @@ class StoreUnit(Component):
     """Writes the chunks of a VECTOR to DDR.
 
     A burst starts only when all its beats are in the buffer, so it always ends, whatever becomes of the vector unit;
-    the address goes first, then the data at one beat a cycle (17 cycles a full burst). A command's
+    the address goes first, then the data at one beat a cycle (18 cycles a full burst). A command's
     `completed` pulses the cycle after the response of its last burst.
 
     A burst outside the window, or answered by an error, raises `fault`, which stays until reset. While `stop` is 1 no
