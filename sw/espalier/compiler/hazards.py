@@ -22,14 +22,16 @@ from dataclasses import dataclass
 
 from ..spec.isa import UNITS, Opcode
 
-HISTORY = 6
-"""Outstanding instructions followed per unit: more than a unit holds."""
 MOST_WAIT = 2
+"""The weakest wait that is one. The order of outstanding instructions before the last two does not matter."""
 
 Range = tuple[str, int, int]
 """(space, first, end): addresses of one memory, or a whole DDR buffer."""
-State = tuple[tuple[int, ...], ...]
-"""Outstanding instructions of each unit in `UNITS`, oldest first."""
+Outstanding = tuple[tuple[int, ...], frozenset[int]]
+"""Addresses of a unit's instructions that may be outstanding: the last two, latest first, and all before them."""
+State = tuple[Outstanding, ...]
+"""By unit, in the order of `UNITS`."""
+NOTHING: Outstanding = ((), frozenset())
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Waits:
     def __init__(self, steps: Sequence[Step], entries: Sequence[int]):
         self._steps = steps
         self.waits: list[dict[str, int]] = [{} for _ in steps]
-        idle: State = tuple(() for _ in UNITS)
+        idle: State = (NOTHING,) * len(UNITS)
         for entry in entries:
             self._follow(entry, len(steps), {idle})
 
@@ -101,11 +103,12 @@ class Waits:
     def _issue(self, address: int, step: Step, states: set[State]) -> set[State]:
         waits = self.waits[address]
         for state in states:
-            for unit, outstanding in zip(UNITS, state, strict=True):
-                for newer, old in enumerate(reversed(outstanding)):
-                    if self._conflict(step, unit, old):
-                        waits[unit] = min(waits.get(unit, MOST_WAIT), newer)
-                        break
+            for unit, (recent, older) in zip(UNITS, state, strict=True):
+                found = [n for n, old in enumerate(recent) if self._conflict(step, unit, old)]
+                if not found and any(self._conflict(step, unit, old) for old in older):
+                    found = [MOST_WAIT]
+                if found:
+                    waits[unit] = min(waits.get(unit, MOST_WAIT), found[0])
         issued = {access.unit for access in step.accesses}
         return {self._advance(state, waits, issued, address) for state in states}
 
@@ -116,10 +119,11 @@ class Waits:
     @staticmethod
     def _advance(state: State, waits: dict[str, int], issued: set[str], address: int) -> State:
         result = []
-        for unit, outstanding in zip(UNITS, state, strict=True):
+        for unit, (recent, older) in zip(UNITS, state, strict=True):
             if unit in waits:
-                outstanding = outstanding[len(outstanding) - min(waits[unit], len(outstanding)):]
+                recent, older = recent[: waits[unit]], frozenset()
             if unit in issued:
-                outstanding = (*outstanding, address)[-HISTORY:]
-            result.append(outstanding)
+                recent = (address, *recent)
+                recent, older = recent[:MOST_WAIT], older | set(recent[MOST_WAIT:])
+            result.append((recent, older))
         return tuple(result)

@@ -39,10 +39,9 @@ GATES = ("r", "z", "n_h", "n_x")
 
 @dataclass(eq=False)
 class CellUnit(Unit):
-    """A GRU cell; `output` is its state h. `x_first` says that the input is there before the state."""
+    """A GRU cell; `output` is its state h. Products of the state come first: they hide the load of x."""
 
     cell: GruCellParameters
-    x_first: bool
     rows: dict[str, Parameters] = field(default_factory=dict, init=False)
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
@@ -129,8 +128,7 @@ class CellUnit(Unit):
         shifted = slice(rows.start + number * self.hidden, rows.stop + number * self.hidden)
         from_x: list[tuple[Feed, Matrix]] = [(feed, self.cell.weight_ih) for feed in x]
         from_h = [(h, self.cell.weight_hh)]
-        both = from_x + from_h if self.x_first else from_h + from_x
-        parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
+        parts = {"n_h": from_h, "n_x": from_x}.get(gate, from_h + from_x)
         return plan_task(f"{self.name} {gate}", parts, shifted, ring, config, level=self.streamed)
 
     def _ask_sums(self, chip: Chip) -> None:

@@ -44,7 +44,10 @@ def time_axes(call: Call, sequence: Mapping[str, int] | int | None) -> list[dict
 
 
 def _candidates(call: Call) -> list[dict[str, int]]:
-    """Time axes of the inputs that GRUs read: first the axis that the first GRU runs over."""
+    """Time axes of the inputs that GRUs read: first the axis that the first GRU runs over.
+
+    Of inputs that differ in their number of axes, those with fewer have no time.
+    """
     specs = (
         InputSpec(name, tuple(tensor.shape), None, None) for name, tensor in call.tensors.items()
     )
@@ -57,8 +60,9 @@ def _candidates(call: Call) -> list[dict[str, int]]:
         return [{}]
     batched = grus[0].args[0].meta["val"].ndim == 3
     likely = int(batched and grus[0].args[6])
-    axes = range(min(len(spec.shape) for spec in read))
-    return [{spec.name: axis for spec in read} for axis in sorted(axes, key=lambda a: a != likely)]
+    ndim = max(len(spec.shape) for spec in read)
+    timed = [spec.name for spec in read if len(spec.shape) == ndim]
+    return [dict.fromkeys(timed, axis) for axis in sorted(range(ndim), key=lambda a: a != likely)]
 
 
 def _reaching(node: Node) -> list[Node]:

@@ -209,7 +209,7 @@ class Translation:
                 state = Vector(name, cell.hidden_size, GATE_SCALE)
                 self._initial(operation, index, state)
                 self.units.append(CellUnit(
-                    name, mapping.pieces(), state, True, cell, layer == 0, reverse=direction == 1
+                    name, mapping.pieces(), state, True, cell, reverse=direction == 1
                 ))
                 self.values[operation.final[index]] = Mapping.of(state, final=True)
                 states.append(Mapping.of(state))
