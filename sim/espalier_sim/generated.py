@@ -7,24 +7,35 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
+from amaranth._toolchain.yosys import find_yosys
 from amaranth.hdl import Elaboratable
 
 from espalier.spec.config import Config
-from espalier_hw.verilog import convert
+from espalier_hw.rtlil import convert
 
 from . import cache as caches
 
 FILE = "top.v"
+SCRIPT = """read_rtlil <<rtlil
+{rtlil}
+rtlil
+proc
+pmuxtree
+memory_collect
+write_verilog -norename -noattr"""
+"""Processes become multiplexers, so that combinational logic is continuous assignments. As `always @*` blocks
+it stays x in Icarus where it depends on initial values alone, and blocks that read each other's fields wake
+each other for ever by the glitches of their defaults."""
 
 
 def verilog(name: str, config: Config, component: Callable[[Config], Elaboratable]) -> Path:
     """The Verilog file of `component(config)`, top module `top`; `name` tells components apart."""
-    key = caches.key(name, repr(config), _sources(), metadata.version("amaranth"))
+    key = caches.key(name, repr(config), _sources(), SCRIPT, metadata.version("amaranth"))
 
     def make(folder: Path) -> None:
-        text = convert(component(config))
-        # `always @*` waits for a first change: in Icarus, what depends on initial values alone stays x.
-        (folder / FILE).write_text(text.replace("always @*", "always_comb"))
+        yosys = find_yosys(lambda version: version >= (0, 40))
+        script = SCRIPT.format(rtlil=convert(component(config)))
+        (folder / FILE).write_text(yosys.run(["-q", "-"], script, ignore_warnings=True))
 
     return caches.made(caches.folder() / f"verilog-{key}", make) / FILE
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -136,6 +135,6 @@ def _build(chosen: cocotb_runner.Runner, source: Path, target: Path, waves: bool
             timescale=TIMESCALE,
             log_file=log,
         )
-    except (SystemExit, subprocess.CalledProcessError) as failure:
+    except (SystemExit, RuntimeError) as failure:
         tail = log.read_text(errors="replace")[-3000:] if log.exists() else ""
         raise BenchFailed(f"building {source} failed:\n{tail}") from failure

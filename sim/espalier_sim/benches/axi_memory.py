@@ -35,7 +35,7 @@ class _Burst:
 class AxiMemory:
     """A window of `size` bytes at bus address `base`; every channel pauses with probability `stall`.
 
-    Checks on every burst: 16-byte beats, incrementing, at most 16 beats, inside one 4 KiB page and inside
+    A port with one half only (`ar`, `r` or `aw`, `w`, `b`) is served as well. Checks on every burst: 16-byte beats, incrementing, at most 16 beats, inside one 4 KiB page and inside
     the window, WLAST and strobes right. A write becomes visible with its response, the last allowed moment.
 
     Members
@@ -59,7 +59,12 @@ class AxiMemory:
         self._writes: deque[_Burst] = deque()
         self._beats: deque[tuple[bytes, int]] = deque()
         self._cycle = 0
-        for name in ("arready", "awready", "wready", "rvalid", "rdata", "rresp", "rlast", "bvalid", "bresp"):
+        self._has_reads = hasattr(dut, prefix + "arvalid")
+        self._has_writes = hasattr(dut, prefix + "awvalid")
+        self._ready = ["arready"] * self._has_reads + ["awready", "wready"] * self._has_writes
+        answers = ["rvalid", "rdata", "rresp", "rlast"] * self._has_reads
+        answers += ["bvalid", "bresp"] * self._has_writes
+        for name in self._ready + answers:
             self._port(name).value = 0
         cocotb.start_soon(self._run())
 
@@ -78,28 +83,36 @@ class AxiMemory:
             if self._dut.rst.value != 0:
                 continue
             self._cycle += 1
-            self._take()
-            self._offer_ready()
-            self._offer_read()
-            self._offer_response()
+            if self._has_reads:
+                self._take_reads()
+                self._offer_read()
+            if self._has_writes:
+                self._take_writes()
+                self._offer_response()
+            for name in self._ready:
+                self._port(name).value = int(self._willing())
 
-    def _take(self) -> None:
+    def _take_reads(self) -> None:
         """What was transferred at this edge: ports still show the cycle that ends."""
-        for channel, queue in (("ar", self._reads), ("aw", self._writes)):
-            if self._get(channel + "ready") and self._get(channel + "valid"):
-                queue.append(self._begin(channel))
-        if self._get("wready") and self._get("wvalid"):
-            assert self._get("wstrb") == ALL_BYTES, "a write beat is not whole"
-            self._beats.append((self._get("wdata").to_bytes(BEAT_BYTES, "little"), self._get("wlast")))
-        for burst in self._writes:
-            while self._beats and burst.moved < burst.beats:
-                self._accept(burst, *self._beats.popleft())
+        if self._get("arready") and self._get("arvalid"):
+            self._reads.append(self._begin("ar"))
         if self._get("rvalid") and self._get("rready"):
             self._port("rvalid").value = 0
             burst = self._reads[0]
             burst.moved += 1
             if burst.moved == burst.beats:
                 self._reads.popleft()
+
+    def _take_writes(self) -> None:
+        if self._get("awready") and self._get("awvalid"):
+            self._writes.append(self._begin("aw"))
+        if self._get("wready") and self._get("wvalid"):
+            assert self._get("wstrb") == ALL_BYTES, "a write beat is not whole"
+            beat = self._get("wdata").to_bytes(BEAT_BYTES, "little")
+            self._beats.append((beat, self._get("wlast")))
+        for burst in self._writes:
+            while self._beats and burst.moved < burst.beats:
+                self._accept(burst, *self._beats.popleft())
         if self._get("bvalid") and self._get("bready"):
             self._port("bvalid").value = 0
 
@@ -125,10 +138,6 @@ class AxiMemory:
         else:
             burst.late.append((address, data))
             self.written.append((address, data))
-
-    def _offer_ready(self) -> None:
-        for name in ("arready", "awready", "wready"):
-            self._port(name).value = int(self._willing())
 
     def _offer_read(self) -> None:
         """The next beat, unless one is waiting to be taken."""

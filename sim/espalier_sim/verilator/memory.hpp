@@ -23,7 +23,7 @@ constexpr uint64_t kNever = ~0ull;
 
 struct Random {  // xorshift64*
     uint64_t state;
-    explicit Random(uint64_t seed) : state((seed + 1) * 0x9E3779B97F4A7C15ull) {}
+    explicit Random(uint64_t seed) : state((seed * 0x9E3779B97F4A7C15ull) | 1) {}
     uint32_t next() {
         state ^= state >> 12;
         state ^= state << 25;

@@ -1,0 +1,292 @@
+"""Random programs of LOAD, PRODUCT and VECTOR with stores, whose result the contract defines.
+
+Waits are as weak as the instructions allow, so that units really run side by side: a wait too few in the
+hardware shows as a difference from the reference machine, which runs one instruction after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from espalier.spec import isa, memory
+from espalier.spec.config import BEAT_BYTES, SUM_BITS, Config
+from espalier.spec.isa import Combine, Function, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.memory import ENTRY, Memory
+from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
+
+DATA_OFFSET = 0x2000
+WINDOW_BYTES = 1 << 17
+OUTPUT_OFFSET = WINDOW_BYTES // 2
+OUTPUT, STORE_AT, LOAD_AT = 1, 2, 3
+"""Registers: next free output address, address of the store, address of the load."""
+LONGEST_COLUMN = 5
+MOST_CHUNKS = 6
+Range = tuple[str, int, int]
+"""(resource, first, end) that an instruction reads or writes."""
+
+
+@dataclass
+class Program:
+    """`image` from window offset 0; `entry` and `length` in instructions; sizes of what it stores."""
+
+    instructions: list[Instruction] = field(default_factory=list)
+    image: bytearray = field(default_factory=lambda: bytearray(WINDOW_BYTES))
+
+    @property
+    def length(self) -> int:
+        return len(self.instructions)
+
+
+@dataclass
+class _Issued:
+    reads: list[Range]
+    writes: list[Range]
+
+
+def _overlap(left: list[Range], right: list[Range]) -> bool:
+    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in left for b in right)
+
+
+class Waits:
+    """The weakest waits that keep the order of conflicting instructions."""
+
+    def __init__(self) -> None:
+        self._issued: dict[str, list[_Issued]] = {unit: [] for unit in isa.UNITS}
+
+    def before(self, reads: list[Range], writes: list[Range]) -> dict[str, int]:
+        """wait_<unit> of an instruction that touches these ranges."""
+        waits = {}
+        for unit, issued in self._issued.items():
+            depth = next(
+                (
+                    n for n, other in enumerate(reversed(issued))
+                    if _overlap(other.writes, reads + writes) or _overlap(other.reads, writes)
+                ),
+                None,
+            )
+            if depth is not None:
+                waits[f"wait_{unit}"] = min(depth, isa.NO_WAIT - 1)
+        return waits
+
+    def issue(self, unit: str, reads: list[Range], writes: list[Range]) -> None:
+        self._issued[unit].append(_Issued(reads, writes))
+
+
+class Generator:
+    """Draws one program for a Config; `program()` is used once."""
+
+    def __init__(self, config: Config, seed: int):
+        self._config, self._random = config, Random(seed)
+        self._program, self._waits = Program(), Waits()
+        self._free = DATA_OFFSET
+        self._words = min(config.weight_depth, 48)
+        self._groups = min(config.column_depth, config.descriptor_depth, 8)
+        self._chunks = min(config.vector_depth, config.sum_depth, config.parameter_depth, 16)
+
+    def program(self, passes: int = 2, body: int = 10) -> Program:
+        """Load every memory, then `passes` times `body` random instructions."""
+        self._add(Opcode.SET, target=OUTPUT, value=OUTPUT_OFFSET)
+        for target, address, count in self._first_loads():
+            self._load(target, address, count)
+        self._clear_last()
+        self._add(Opcode.LOOP, count=passes, end=0)
+        start = self._program.length - 1
+        for _ in range(body):
+            self._random.choices([self._product, self._vector, self._reload], [3, 4, 1])[0]()
+        self._vector()
+        self._add(Opcode.END, **{f"wait_{unit}": 0 for unit in isa.UNITS})
+        loop = Instruction(Opcode.LOOP, {"count": passes, "end": self._program.length - 1})
+        self._program.instructions[start] = loop
+        # A START after a HALT keeps the slots: leave them empty, as every compiled program does.
+        self._add(Opcode.VECTOR, source=Source.DRAIN, count=self._config.tile_chunks)
+        self._add(Opcode.HALT)
+        for pc, instruction in enumerate(self._program.instructions):
+            isa.check(instruction, self._config)
+            word = instruction.encode().to_bytes(BEAT_BYTES, "little")
+            self._program.image[pc * BEAT_BYTES : (pc + 1) * BEAT_BYTES] = word
+        assert self._program.length * BEAT_BYTES <= DATA_OFFSET and self._free <= OUTPUT_OFFSET
+        return self._program
+
+    def _add(self, opcode: Opcode, **fields: int) -> None:
+        self._program.instructions.append(Instruction(opcode, self._complete(opcode, fields)))
+
+    @staticmethod
+    def _complete(opcode: Opcode, fields: dict[str, int]) -> dict[str, int]:
+        declared = [f.name for f in isa.LAYOUTS[opcode].fields[1:]]
+        waits = {f"wait_{unit}": isa.NO_WAIT for unit in isa.UNITS}
+        return {**dict.fromkeys(declared, 0), **waits, **fields}
+
+    # Data
+
+    def _first_loads(self) -> list[tuple[Memory, int, int]]:
+        c = self._config
+        per = {m: memory.items_per_address(c, m) for m in Memory if m > Memory.WEIGHTS}
+        return [
+            (Memory.TABLES, 0, memory.depth(c, Memory.TABLES)),
+            (Memory.PARAMETERS, 0, self._chunks * per[Memory.PARAMETERS]),
+            (Memory.WEIGHTS, 0, self._words),
+            (Memory.DESCRIPTORS, 0, self._groups),
+            (Memory.ACTIVATIONS, 0, self._groups * c.arrays),
+            (Memory.VECTOR, 0, self._chunks * per[Memory.VECTOR]),
+            (Memory.SUMS, 0, self._chunks * per[Memory.SUMS]),
+        ]
+
+    def _data(self, target: Memory, count: int) -> int:
+        """Window offset of new random data for a LOAD."""
+        size = memory.beats(self._config, target, count) * BEAT_BYTES
+        offset, self._free = self._free, self._free + size
+        raw = b"".join(self._items(target, size))
+        self._program.image[offset : offset + size] = raw
+        return offset
+
+    def _items(self, target: Memory, size: int) -> Iterator[bytes]:
+        """`size` bytes whose fields are legal."""
+        draw = self._random
+        if target is Memory.WEIGHTS:
+            entries = self._config.quads_per_beat * 4
+            for _ in range(size // BEAT_BYTES):
+                word = 0
+                for i in range(entries):
+                    entry = {"digit": draw.randint(-8, 7), "slot": draw.randrange(32)}
+                    word |= ENTRY.pack(entry) << (i * ENTRY.width)
+                yield word.to_bytes(BEAT_BYTES, "little")
+        elif target is Memory.DESCRIPTORS:
+            for _ in range(size // 8):
+                yield self._descriptor().to_bytes(8, "little")
+        elif target is Memory.ACTIVATIONS:
+            for _ in range(size):
+                value = draw.choice([0, 0, COLUMN_MIN, COLUMN_MAX, draw.randint(COLUMN_MIN, COLUMN_MAX)])
+                yield value.to_bytes(1, "little", signed=True)
+        elif target is Memory.SUMS:
+            for _ in range(size // 4):
+                value = draw.randrange(-(1 << (SUM_BITS - 1)), 1 << (SUM_BITS - 1)) >> draw.randrange(20)
+                yield value.to_bytes(4, "little", signed=True)
+        else:
+            yield draw.randbytes(size)
+
+    def _descriptor(self) -> int:
+        counts = [self._random.randint(0, LONGEST_COLUMN) for _ in range(self._config.group)]
+        base = self._random.randint(0, self._words - sum(counts))
+        fields = {f"count{i}": count for i, count in enumerate(counts)}
+        return memory.descriptor(self._config).pack({"base": base, **fields})
+
+    # Instructions
+
+    def _load(self, target: Memory, address: int, count: int) -> None:
+        offset = self._data(target, count)
+        last = address + count
+        if target > Memory.DESCRIPTORS:
+            last = address + -(-count // memory.items_per_address(self._config, target))
+        writes = [(target.name, address, last)]
+        self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
+        self._add(
+            Opcode.LOAD, memory=target, address=address, count=count, register=LOAD_AT,
+            offset=BEAT_BYTES, **self._waits.before([], writes),
+        )
+        self._waits.issue("load", [], writes)
+
+    def _reload(self) -> None:
+        """New values for a part of one memory."""
+        c, draw = self._config, self._random
+        target = draw.choice([Memory.ACTIVATIONS, Memory.VECTOR, Memory.SUMS, Memory.DESCRIPTORS])
+        groups = target in (Memory.ACTIVATIONS, Memory.DESCRIPTORS)
+        size = self._groups if groups else self._chunks
+        first = draw.randrange(size)
+        per_address = 1 if target is Memory.DESCRIPTORS else memory.items_per_address(c, target)
+        self._load(target, first, draw.randint(1, min(size - first, 3) * per_address))
+
+    def _clear_last(self) -> None:
+        self._add(Opcode.PRODUCT, mode=Mode.CLEAR, groups=self._groups)
+        self._waits.issue("engine", [], [("last", 0, self._groups)])
+
+    def _product(self) -> None:
+        draw = self._random
+        n = draw.randint(1, self._groups)
+        fields = {
+            name: draw.randint(0, self._groups - n) for name in ("activations", "last", "descriptors")
+        }
+        mode = draw.choices(list(Mode), [3, 2, 4, 1])[0]
+        a, s, d = fields["activations"], fields["last"], fields["descriptors"]
+        reads = [("ACTIVATIONS", a, a + n), ("DESCRIPTORS", d, d + n), ("WEIGHTS", 0, self._words)]
+        # Sums commute: products need not wait for each other, so to the slots they count as readers.
+        reads.append(("slots", 0, self._config.tile_chunks))
+        last = [] if mode == Mode.PLAIN else [("last", s, s + n)]
+        self._add(
+            Opcode.PRODUCT, mode=mode, threshold=draw.choice([0, 0, 3, 40]), groups=n, **fields,
+            **self._waits.before(reads, last),
+        )
+        self._waits.issue("engine", reads, last)
+
+    def _vector(self) -> None:
+        f = self._vector_fields()
+        reads, writes = self._vector_ranges(f)
+        if f["store"]:
+            per_element = 2 if f["store"] == Store.VALUES else 4
+            size = f["count"] * self._config.vector_lanes * per_element
+            size += -size % BEAT_BYTES
+            self._add(Opcode.SET, target=STORE_AT, use_source=1, source=OUTPUT)
+            self._add(Opcode.SET, target=OUTPUT, use_source=1, source=OUTPUT, value=size)
+            f["register"] = STORE_AT
+        self._add(Opcode.VECTOR, **f, **self._waits.before(reads, writes))
+        self._waits.issue("vector", reads, writes)
+        if f["store"]:
+            self._waits.issue("store", [], [])
+
+    def _vector_fields(self) -> dict[str, int]:
+        c, draw = self._config, self._random
+        n = draw.randint(1, min(MOST_CHUNKS, self._chunks // 2))
+        stride = draw.randint(n, c.tile_chunks // 4)
+        source = draw.choices(list(Source), [1, 4, 2])[0]
+        return {
+            "count": n,
+            "source": source,
+            "planes": draw.randint(0, 1) if source == Source.DRAIN else 0,
+            "drain": draw.randint(0, c.tile_chunks - n - stride),
+            "plane_stride": stride,
+            "sums": draw.choice(list(Sums)),
+            "sum_address": draw.randint(0, self._chunks - n),
+            "scale": draw.choices([0, 1], [1, 3])[0],
+            "parameters": draw.randint(0, self._chunks - n),
+            "combine": draw.choice(list(Combine)),
+            "function": draw.choice([f for f in Function if f < Function.TABLE0 + c.tables]),
+            "interpolate": draw.randint(0, 1),
+            **self._places(n),
+            "write_vector": draw.randint(0, 1),
+            "write_columns": draw.randint(0, 1),
+            "column_address": draw.randint(0, self._groups - -(-n * c.chunk_groups // c.arrays)),
+            "store": draw.choices(list(Store), [1, 2, 1])[0],
+        }
+
+    def _places(self, n: int) -> dict[str, int]:
+        """Operands, and a result that overlaps none of them in part: chunks are read before they are written."""
+        draw, half = self._random, self._chunks // 2
+        names = ("operand0", "operand1", "operand2")
+        if draw.random() < 0.3:
+            return dict.fromkeys((*names, "vector_address"), draw.randint(0, half - n))
+        operands = {name: draw.randint(0, half - n) for name in names}
+        return {**operands, "vector_address": half + draw.randint(0, half - n)}
+
+    def _vector_ranges(self, f: dict[str, int]) -> tuple[list[Range], list[Range]]:
+        c, n = self._config, f["count"]
+        reads: list[Range] = [("PARAMETERS", f["parameters"], f["parameters"] + n), ("TABLES", 0, 256)]
+        reads += [("VECTOR", f[name], f[name] + n) for name in ("operand0", "operand1", "operand2")]
+        writes: list[Range] = []
+        if f["source"] == Source.DRAIN:
+            for plane in range(1 + f["planes"]):
+                first = f["drain"] + plane * f["plane_stride"]
+                writes.append(("slots", first, first + n))
+        if f["sums"]:
+            writes.append(("SUMS", f["sum_address"], f["sum_address"] + n))
+        if f["write_vector"]:
+            writes.append(("VECTOR", f["vector_address"], f["vector_address"] + n))
+        if f["write_columns"]:
+            words = -(-n * c.chunk_groups // c.arrays)
+            writes.append(("ACTIVATIONS", f["column_address"], f["column_address"] + words))
+        return reads, writes
+
+
+def draw(config: Config, seed: int) -> Program:
+    """The random program of a seed."""
+    return Generator(config, seed).program()
