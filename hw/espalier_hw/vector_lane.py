@@ -74,12 +74,12 @@ class VectorLane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.accumulate = accumulate = Accumulate(self._drained_bits)
-        m.submodules.requantize = requantize = Requantize()
-        m.submodules.combine = combine = Combine()
-        m.submodules.function = function = Function()
-        m.submodules.interpolate = interpolate = Interpolate()
-        m.submodules.column_input = column_input = ColumnInput()
+        m.submodules.accumulate_stage = accumulate = Accumulate(self._drained_bits)
+        m.submodules.requantize_stage = requantize = Requantize()
+        m.submodules.combine_stage = combine = Combine()
+        m.submodules.function_stage = function = Function()
+        m.submodules.interpolate_stage = interpolate = Interpolate()
+        m.submodules.column_stage = column_input = ColumnInput()
         m.d.comb += [
             accumulate.select.eq(self.select),
             accumulate.drained.eq(self.drained),

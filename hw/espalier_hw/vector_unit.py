@@ -143,7 +143,7 @@ class VectorUnit(wiring.Component):
     ) -> None:
         """Source, stored sum, and the total's way back."""
         drained = self._drain_latency
-        m.submodules.sums = sums = ChunkMemory(
+        m.submodules.sum_memory = sums = ChunkMemory(
             depth=self._config.sum_depth,
             parts=len(lanes) // LANES_PER_SUM_ITEM,
             part_bits=LANES_PER_SUM_ITEM * SUM_BITS,
@@ -180,7 +180,7 @@ class VectorUnit(wiring.Component):
     ) -> None:
         """Operands out, the result in. Operand 0 is read as a source and kept to interpolate."""
         drained, count = self._drain_latency, len(lanes)
-        m.submodules.vectors = vectors = ChunkMemory(
+        m.submodules.vector_memory = vectors = ChunkMemory(
             depth=self._config.vector_depth,
             parts=count // LANES_PER_VECTOR_ITEM,
             part_bits=LANES_PER_VECTOR_ITEM * VALUE_BITS,
@@ -188,7 +188,7 @@ class VectorUnit(wiring.Component):
         )
         chunk = data.ArrayLayout(signed(VALUE_BITS), count)
         source = Signal(chunk, reset_less=True)
-        m.submodules.other = other = DelayLine(count * VALUE_BITS, FUNCTION_CYCLE - 1)
+        m.submodules.kept_operand = other = DelayLine(count * VALUE_BITS, FUNCTION_CYCLE - 1)
         m.d.sync += source.eq(vectors.read_data0)
         m.d.comb += [
             other.input.eq(source),
@@ -240,7 +240,7 @@ class VectorUnit(wiring.Component):
     ) -> None:
         """Row parameters."""
         drained, kind = self._drain_latency, Memory.PARAMETERS
-        m.submodules.parameters = parameters = ChunkMemory(
+        m.submodules.parameter_memory = parameters = ChunkMemory(
             depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
         )
         (address,) = timeline.at(drained + TOTAL_CYCLE - 2, "parameters")
@@ -263,7 +263,7 @@ class VectorUnit(wiring.Component):
     ) -> None:
         """Every lane looks up its own segment."""
         combined = self._drain_latency + COMBINED_CYCLE
-        m.submodules.tables = tables = TableMemory(self._config)
+        m.submodules.table_memory = tables = TableMemory(self._config)
         (function,) = timeline.at(combined, "function")
         (function_later,) = timeline.at(combined + 1, "function")
         m.d.comb += [
