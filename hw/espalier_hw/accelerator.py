@@ -22,7 +22,9 @@ ENGINE_MEMORIES = (Memory.ACTIVATIONS, Memory.DESCRIPTORS)
 
 
 class Accelerator(Component):
-    """One accelerator of `config`: DDR master `axi`, host slave `csr`, and `interrupt`, which is DONE or FAULT."""
+    """One accelerator of `config`: DDR master `axi`, host slave `csr`, and `interrupt`, which is
+    DONE or FAULT.
+    """
 
     def __init__(self, config: Config):
         self._config = config
@@ -114,9 +116,7 @@ class Accelerator(Component):
         events = registers.events
         completed = sequencer.commands.completed.as_value().any()
         m.d.comb += [
-            control.progress.eq(
-                completed | sequencer.issued | loader.read_beat | store.write_beat
-            ),
+            control.progress.eq(completed | sequencer.issued | loader.read_beat | store.write_beat),
             events.cycles.eq(control.running),
             events.instructions.eq(sequencer.issued),
             events.product_cycles.eq(engine.events.running),

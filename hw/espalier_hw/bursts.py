@@ -18,19 +18,28 @@ PAGE_BEATS = 4096 // BEAT_BYTES
 IN_FLIGHT = 8
 """Bursts that a bus master has asked for and not seen the end of, at most."""
 
-BURST = data.StructLayout({
-    "offset": ADDRESS_BITS, "address": ADDRESS_BITS, "beats": range(BURST_BEATS + 1), "last": 1,
-})
+BURST = data.StructLayout(
+    {
+        "offset": ADDRESS_BITS,
+        "address": ADDRESS_BITS,
+        "beats": range(BURST_BEATS + 1),
+        "last": 1,
+    }
+)
 """One burst: window offset, bus address, beats; `last` of its request."""
 
 
 def request_layout(unit_bits: int) -> data.StructLayout:
-    """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) where the last run ended."""
+    """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) where the last
+    run ended.
+    """
     return data.StructLayout({"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2})
 
 
 class FaultReport(Signature):
-    """Why a bus master stopped: `spec.registers.Fault` and the burst's window offset; held until reset."""
+    """Why a bus master stopped: `spec.registers.Fault` and the burst's window offset; held until
+    reset.
+    """
 
     def __init__(self) -> None:
         super().__init__({"valid": Out(1), "cause": Out(3), "address": Out(ADDRESS_BITS)})
@@ -39,12 +48,13 @@ class FaultReport(Signature):
 class BurstPlanner(Component):
     """Cuts requests into bursts of at most 16 beats that cross no 4 KiB boundary.
 
-    Every burst is checked by itself: its offset must be a multiple of 16 and its end within `window_size`; a burst
-    that fails is not offered, `fault` goes up and the planner stays there until reset. The window starts
-    on a page, so that offsets and bus addresses cross pages together.
+    Every burst is checked by itself: its offset must be a multiple of 16 and its end within
+    `window_size`; a burst that fails is not offered, `fault` goes up and the planner stays there
+    until reset. The window starts on a page, so that offsets and bus addresses cross pages
+    together.
 
-    One burst takes 3 cycles (size, check, offer) and a request one more: full-length bursts keep a bus of one
-    beat a cycle busy five times over.
+    One burst takes 3 cycles (size, check, offer) and a request one more: full-length bursts keep a
+    bus of one beat a cycle busy five times over.
 
     Parameters
     ----------
@@ -54,13 +64,15 @@ class BurstPlanner(Component):
 
     def __init__(self, unit_bits: int, packings: tuple[int, ...]):
         self._packings = sorted(set(packings))
-        super().__init__({
-            "requests": In(stream.Signature(request_layout(unit_bits))),
-            "bursts": Out(stream.Signature(BURST)),
-            "fault": Out(FaultReport()),
-            "window_base": In(ADDRESS_BITS),
-            "window_size": In(ADDRESS_BITS),
-        })
+        super().__init__(
+            {
+                "requests": In(stream.Signature(request_layout(unit_bits))),
+                "bursts": Out(stream.Signature(BURST)),
+                "fault": Out(FaultReport()),
+                "window_base": In(ADDRESS_BITS),
+                "window_size": In(ADDRESS_BITS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -21,18 +21,21 @@ FAULT = data.StructLayout({"cause": 3, "pc": PC_BITS, "address": ADDRESS_BITS})
 class RunControl(Component):
     """Starts the sequencer, stops the machine on a fault, resets the units before the next run.
 
-    IDLE --START--> CLEAR (slots, only when dirty) -> RUN --HALT--> SETTLE (counters) -> IDLE, DONE.
-    RUN --fault--> DRAIN (no further burst; engine, vector unit and sequencer in reset) -> STOPPED once no burst is
-    in flight (loader and store unit in reset too) --CLEAR_FAULT--> IDLE, slots dirty.
+    IDLE --START--> CLEAR (slots, only when dirty) -> RUN --HALT--> SETTLE (counters) -> IDLE,
+    DONE. RUN --fault--> DRAIN (no further burst; engine, vector unit and sequencer in reset) ->
+    STOPPED once no burst is in flight (loader and store unit in reset too) --CLEAR_FAULT--> IDLE,
+    slots dirty.
 
-    The watchdog counts cycles of RUN without `progress`; 0 never bites. Of faults in the same cycle the loader's
-    is reported, then the store unit's, an illegal instruction, ABORT, the watchdog.
+    The watchdog counts cycles of RUN without `progress`; 0 never bites. Of faults in the same
+    cycle the loader's is reported, then the store unit's, an illegal instruction, ABORT, the
+    watchdog.
 
     Members
     -------
     start, load_program: to the sequencer; halted, illegal, pc: from it.
     clear, clearing: to and from the engine's slots.
-    stop: no further burst. reset_units: engine, vector unit, sequencer. reset_masters: loader and store unit.
+    stop: no further burst. reset_units: engine, vector unit, sequencer. reset_masters: loader and
+    store unit.
     running: from START to HALT or fault. clear_counters: strobe at START.
     """
 
@@ -103,16 +106,12 @@ class RunControl(Component):
                     m.d.sync += self.status.done.eq(1)
                     m.next = "IDLE"
             with m.State("DRAIN"):
-                m.d.comb += [
-                    self.status.draining.eq(1), self.stop.eq(1), self.reset_units.eq(1)
-                ]
+                m.d.comb += [self.status.draining.eq(1), self.stop.eq(1), self.reset_units.eq(1)]
                 m.d.sync += dirty.eq(1)
                 with m.If(self.masters_idle):
                     m.next = "STOPPED"
             with m.State("STOPPED"):
-                m.d.comb += [
-                    self.stop.eq(1), self.reset_units.eq(1), self.reset_masters.eq(1)
-                ]
+                m.d.comb += [self.stop.eq(1), self.reset_units.eq(1), self.reset_masters.eq(1)]
                 with m.If(self.command.clear_fault):
                     m.d.sync += self.fault.eq(0)
                     m.next = "IDLE"

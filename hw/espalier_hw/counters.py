@@ -23,16 +23,17 @@ class Events(Signature):
 
     def __init__(self, config: Config):
         engine = EngineEvents(config).members
-        super().__init__({
-            name: Out(engine[name].shape if name in engine else 1) for name in COUNTERS
-        })
+        super().__init__(
+            {name: Out(engine[name].shape if name in engine else 1) for name in COUNTERS}
+        )
 
 
 class Counters(Component):
     """Counts events exactly, one counter after the other.
 
-    Every counter's events are gathered in a small register for 16 cycles and then added to its 64 bits in memory:
-    one adder for all. `clear` makes all of them 0 (events of that cycle are not counted).
+    Every counter's events are gathered in a small register for 16 cycles and then added to its 64
+    bits in memory: one adder for all. `clear` makes all of them 0 (events of that cycle are not
+    counted).
 
     Members
     -------
@@ -40,12 +41,14 @@ class Counters(Component):
     """
 
     def __init__(self, config: Config):
-        super().__init__({
-            "events": In(Events(config)),
-            "clear": In(1),
-            "index": In(range(PLACES)),
-            "data": Out(COUNTER_BITS),
-        })
+        super().__init__(
+            {
+                "events": In(Events(config)),
+                "clear": In(1),
+                "index": In(range(PLACES)),
+                "data": Out(COUNTER_BITS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -54,9 +57,7 @@ class Counters(Component):
         place = Signal(range(PLACES))
         last = Signal.like(place)
         stale = Signal(PLACES)
-        gathered = Array(
-            self._gather(m, index, name, last) for index, name in enumerate(COUNTERS)
-        )
+        gathered = Array(self._gather(m, index, name, last) for index, name in enumerate(COUNTERS))
         m.d.sync += [place.eq(place + 1), last.eq(place), stale.bit_select(last, 1).eq(0)]
         with m.If(self.clear):
             m.d.sync += stale.eq(-1)

@@ -16,9 +16,9 @@ from .loop_stack import PC_BITS
 class InstructionFetch(Component):
     """Holds one instruction, fetches the next one meanwhile.
 
-    After `advance` the next instruction is there in the next cycle, marked by `decode`, and `valid` from the
-    cycle after it on. After `jump` (at any time, stronger than `advance`) the one at `target` is there a cycle
-    later than that.
+    After `advance` the next instruction is there in the next cycle, marked by `decode`, and
+    `valid` from the cycle after it on. After `jump` (at any time, stronger than `advance`) the one
+    at `target` is there a cycle later than that.
 
     Members
     -------
@@ -27,17 +27,19 @@ class InstructionFetch(Component):
 
     def __init__(self, config: Config):
         self._depth = config.program_depth
-        super().__init__({
-            "program": In(ProgramWrite()),
-            "jump": In(1),
-            "target": In(PC_BITS),
-            "advance": In(1),
-            "decode": Out(1),
-            "valid": Out(1),
-            "word": Out(INSTRUCTION_BITS),
-            "at": Out(PC_BITS),
-            "following": Out(PC_BITS),
-        })
+        super().__init__(
+            {
+                "program": In(ProgramWrite()),
+                "jump": In(1),
+                "target": In(PC_BITS),
+                "advance": In(1),
+                "decode": Out(1),
+                "valid": Out(1),
+                "word": Out(INSTRUCTION_BITS),
+                "at": Out(PC_BITS),
+                "following": Out(PC_BITS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

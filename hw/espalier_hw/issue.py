@@ -16,7 +16,10 @@ from .scoreboard import FLAGS, WAITS, Scoreboard
 LAYOUTS = {opcode: struct(layout) for opcode, layout in isa.LAYOUTS.items()}
 OPCODE_BITS = isa.LAYOUTS[Opcode.HALT].fields[0].width
 REGISTER_READ = {
-    Opcode.SET: "source", Opcode.LOOP: "register", Opcode.LOAD: "register", Opcode.VECTOR: "register",
+    Opcode.SET: "source",
+    Opcode.LOOP: "register",
+    Opcode.LOAD: "register",
+    Opcode.VECTOR: "register",
 }
 SIZE = {Opcode.LOAD: "count", Opcode.PRODUCT: "groups", Opcode.VECTOR: "count"}
 """Fields that must not be 0: a unit asked for nothing would not finish."""
@@ -26,26 +29,29 @@ class Commands(Signature):
     """The streams to the units and their answers."""
 
     def __init__(self) -> None:
-        super().__init__({
-            "load": Out(stream.Signature(LOAD_COMMAND)),
-            "engine": Out(stream.Signature(PRODUCT_COMMAND)),
-            "vector": Out(stream.Signature(VECTOR_COMMAND)),
-            "store": Out(stream.Signature(STORE_COMMAND)),
-            "completed": In(FLAGS),
-        })
+        super().__init__(
+            {
+                "load": Out(stream.Signature(LOAD_COMMAND)),
+                "engine": Out(stream.Signature(PRODUCT_COMMAND)),
+                "vector": Out(stream.Signature(VECTOR_COMMAND)),
+                "store": Out(stream.Signature(STORE_COMMAND)),
+                "completed": In(FLAGS),
+            }
+        )
 
 
 class Issue(Component):
     """Executes the instruction in `word`.
 
-    `decode` is 1 for one cycle (register read, jump target, legality), then `execute` until `done`, at
-    best in its first cycle. A VECTOR with a store is done when both units have it. Waits are looked at until
-    the first of them has it: from then on they hold by themselves.
+    `decode` is 1 for one cycle (register read, jump target, legality), then `execute` until
+    `done`, at best in its first cycle. A VECTOR with a store is done when both units have it.
+    Waits are looked at until the first of them has it: from then on they hold by themselves.
 
     Members
     -------
     begin: a run begins: no loop is open. following: address of the next instruction. host: R0..R15.
-    preload, length: instead of executing, ask for `length` instructions from window offset 0; `done` as well.
+    preload, length: instead of executing, ask for `length` instructions from window offset 0;
+    `done` as well.
     done, jump, target: executed; the next instruction is at `target` when `jump` is 1.
     illegal: it cannot be executed. halted: it is HALT, done. reload: it loads instructions, done.
     load_idle: no LOAD is outstanding.
@@ -145,7 +151,8 @@ class Issue(Component):
             to_store.wide.eq(vector.store == Store.SUMS),
         ]
         for stream_, word in (
-            (self.commands.engine, words[Opcode.PRODUCT]), (self.commands.vector, vector),
+            (self.commands.engine, words[Opcode.PRODUCT]),
+            (self.commands.vector, vector),
         ):
             for name in stream_.payload.shape().members:
                 m.d.comb += stream_.payload[name].eq(word[name])

@@ -7,13 +7,19 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 
 from espalier.spec.config import Config
-from espalier.spec.memory import Memory
 from espalier.spec.isa import QUEUE_DEPTH
+from espalier.spec.memory import Memory
 from espalier.spec.registers import Fault
 
-from .bursts import BURST_BEATS, IN_FLIGHT, BurstPlanner, FaultReport
+from .bursts import IN_FLIGHT, BurstPlanner, FaultReport
 from .interfaces import (
-    ADDRESS_BITS, BEAT_BITS, LOAD_COMMAND, Axi4, ProgramWrite, WeightWrite, items,
+    ADDRESS_BITS,
+    BEAT_BITS,
+    LOAD_COMMAND,
+    Axi4,
+    ProgramWrite,
+    WeightWrite,
+    items,
 )
 from .queues import Queue
 from .unpacker import PER_ARRAY, Unpacker, unit_bits, unpack_layout
@@ -30,21 +36,22 @@ class ReadPort(Signature):
 
     def __init__(self) -> None:
         members = Axi4().members
-        super().__init__({
-            name: member for name, member in members.items() if name.startswith(("ar", "r"))
-        })
+        super().__init__(
+            {name: member for name, member in members.items() if name.startswith(("ar", "r"))}
+        )
 
 
 class Loader(Component):
     """Executes LOADs: bursts ahead, beats through a buffer, writes in order.
 
-    A burst is issued only when the buffer has room for all of it, so read data are never refused for long; up to
-    `IN_FLIGHT` bursts hide the memory's latency, over the borders of LOADs too. Sustained: one beat a cycle for
-    weights and instructions, half a beat a cycle for items. A LOAD's `completed` pulses the cycle after its last
-    write has been taken by the memory.
+    A burst is issued only when the buffer has room for all of it, so read data are never refused
+    for long; up to `IN_FLIGHT` bursts hide the memory's latency, over the borders of LOADs too.
+    Sustained: one beat a cycle for weights and instructions, half a beat a cycle for items. A
+    LOAD's `completed` pulses the cycle after its last write has been taken by the memory.
 
-    A burst outside the window, or answered by an error, raises `fault`, which stays until reset. While `stop` is 1 no
-    further burst is issued and arriving data are thrown away; `idle` says that no burst is in flight.
+    A burst outside the window, or answered by an error, raises `fault`, which stays until reset.
+    While `stop` is 1 no further burst is issued and arriving data are thrown away; `idle` says
+    that no burst is in flight.
 
     Members
     -------
@@ -54,20 +61,22 @@ class Loader(Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "bus": Out(ReadPort()),
-            "commands": In(stream.Signature(LOAD_COMMAND)),
-            "completed": Out(1),
-            "weights": Out(WeightWrite(config)),
-            "items": Out(items(config)),
-            "program": Out(ProgramWrite()),
-            "window_base": In(ADDRESS_BITS),
-            "window_size": In(ADDRESS_BITS),
-            "fault": Out(FaultReport()),
-            "stop": In(1),
-            "idle": Out(1),
-            "read_beat": Out(1),
-        })
+        super().__init__(
+            {
+                "bus": Out(ReadPort()),
+                "commands": In(stream.Signature(LOAD_COMMAND)),
+                "completed": Out(1),
+                "weights": Out(WeightWrite(config)),
+                "items": Out(items(config)),
+                "program": Out(ProgramWrite()),
+                "window_base": In(ADDRESS_BITS),
+                "window_size": In(ADDRESS_BITS),
+                "fault": Out(FaultReport()),
+                "stop": In(1),
+                "idle": Out(1),
+                "read_beat": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -97,7 +106,6 @@ class Loader(Component):
         command = commands.payload
         units = Signal(unit_bits(self._config))
         array = Signal(range(max(self._config.arrays, 2)))
-        planned = Signal()
         per_array = Cat(command.memory == memory for memory in PER_ARRAY).any()
         last = ~per_array | (array == self._config.arrays - 1)
         m.d.sync += units.eq(command.count)

@@ -15,8 +15,9 @@ FRAME = data.StructLayout({"start": PC_BITS, "left": 32})
 class LoopStack(Component):
     """The open loops, innermost on top: where the body starts and how many passes are left.
 
-    `push` opens a loop of `count` >= 1 passes (this is the first); `end` ends a pass: `again` says at the same time
-    whether another one follows at `start`, otherwise the loop is closed; `clear` closes all. One operation a cycle.
+    `push` opens a loop of `count` >= 1 passes (this is the first); `end` ends a pass: `again` says
+    at the same time whether another one follows at `start`, otherwise the loop is closed; `clear`
+    closes all. One operation a cycle.
     """
 
     start: Out(PC_BITS)

@@ -24,17 +24,19 @@ def halves(config: Config, wide: int) -> int:
 class Packer(Component):
     """Packs chunks into beats, element 0 lowest, the last beat of a run padded with zeros.
 
-    One beat a cycle, as far as chunks are there. With vector_lanes a multiple of 8 every chunk is whole
-    beats; otherwise half a beat of values may wait for the next chunk.
+    One beat a cycle, as far as chunks are there. With vector_lanes a multiple of 8 every chunk is
+    whole beats; otherwise half a beat of values may wait for the next chunk.
     """
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "runs": In(stream.Signature(RUN)),
-            "chunks": In(stream.Signature(stored_chunk(config))),
-            "beats": Out(stream.Signature(BEAT_BITS)),
-        })
+        super().__init__(
+            {
+                "runs": In(stream.Signature(RUN)),
+                "chunks": In(stream.Signature(stored_chunk(config))),
+                "beats": Out(stream.Signature(BEAT_BITS)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -85,7 +87,8 @@ class Packer(Component):
         ]
         with m.If(step):
             m.d.sync += [
-                position.eq(Mux(finish, 0, position + Mux(holding, 1, 2))), holding.eq(keep)
+                position.eq(Mux(finish, 0, position + Mux(holding, 1, 2))),
+                holding.eq(keep),
             ]
         with m.If(keep):
             m.d.sync += held.eq(low)

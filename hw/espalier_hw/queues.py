@@ -10,18 +10,20 @@ from amaranth.lib.wiring import Component, In, Out
 class Queue(Component):
     """First in, first out: up to `depth` words between two streams.
 
-    A word can leave the cycle after it came in (`block`: two cycles after); throughput is one word a cycle.
-    Few words live in distributed memory; `block` puts them into block memory.
+    A word can leave the cycle after it came in (`block`: two cycles after); throughput is one word
+    a cycle. Few words live in distributed memory; `block` puts them into block memory.
     """
 
     def __init__(self, shape, depth: int, *, block: bool = False):
         self._depth = depth
         self._block = block
-        super().__init__({
-            "input": In(stream.Signature(shape)),
-            "output": Out(stream.Signature(shape)),
-            "level": Out(range(depth + 1)),
-        })
+        super().__init__(
+            {
+                "input": In(stream.Signature(shape)),
+                "output": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -27,24 +27,27 @@ def _word(name: str) -> int:
 class RegisterBlock(Component):
     """Holds the settings, shows state and counters, turns writes of CONTROL into strobes.
 
-    Address and data of a write may come in any order; one write and one read are under way at a time. A write takes
-    effect the cycle after both its halves are there; a read is answered 3 cycles after its address. What is not
-    in the map reads as 0 and takes writes without effect; a write of less than a word is answered with an
-    error and has no effect; `rw` registers take writes only while the machine is neither busy nor draining.
+    Address and data of a write may come in any order; one write and one read are under way at a
+    time. A write takes effect the cycle after both its halves are there; a read is answered 3
+    cycles after its address. What is not in the map reads as 0 and takes writes without effect; a
+    write of less than a word is answered with an error and has no effect; `rw` registers take
+    writes only while the machine is neither busy nor draining.
     """
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "bus": In(Axi4Lite()),
-            "command": Out(COMMAND),
-            "status": In(STATUS),
-            "fault": In(FAULT),
-            **{name: Out(32) for name in SETTINGS},
-            "registers": Out(RegisterPort()),
-            "events": In(Events(config)),
-            "clear_counters": In(1),
-        })
+        super().__init__(
+            {
+                "bus": In(Axi4Lite()),
+                "command": Out(COMMAND),
+                "status": In(STATUS),
+                "fault": In(FAULT),
+                **{name: Out(32) for name in SETTINGS},
+                "registers": Out(RegisterPort()),
+                "events": In(Events(config)),
+                "clear_counters": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -75,7 +78,9 @@ class RegisterBlock(Component):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(write):
             m.d.sync += [
-                has_address.eq(0), has_data.eq(0), bus.bvalid.eq(1),
+                has_address.eq(0),
+                has_data.eq(0),
+                bus.bvalid.eq(1),
                 bus.bresp.eq(Mux(whole, OKAY, SLAVE_ERROR)),
             ]
         self._effect(m, write & whole, word, value)

@@ -10,17 +10,26 @@ INDEX_BITS = (REGISTERS - 1).bit_length()
 
 
 class RegisterPort(Signature):
-    """One access to the registers a cycle: `data` is what `read` held a cycle ago; `write` puts `value` into `target`."""
+    """One access to the registers a cycle: `data` is what `read` held a cycle ago; `write` puts
+    `value` into `target`.
+    """
 
     def __init__(self) -> None:
-        super().__init__({
-            "read": Out(INDEX_BITS), "data": In(32),
-            "write": Out(1), "target": Out(INDEX_BITS), "value": Out(32),
-        })
+        super().__init__(
+            {
+                "read": Out(INDEX_BITS),
+                "data": In(32),
+                "write": Out(1),
+                "target": Out(INDEX_BITS),
+                "value": Out(32),
+            }
+        )
 
 
 class RegisterFile(Component):
-    """Sixteen 32-bit registers with two ports; when both write, the sequencer's write is the one done."""
+    """Sixteen 32-bit registers with two ports; when both write, the sequencer's write is the one
+    done.
+    """
 
     host: In(RegisterPort())
     sequencer: In(RegisterPort())

@@ -7,7 +7,9 @@ from amaranth.lib.wiring import Component, In, Out
 from espalier.spec.isa import NO_WAIT, UNITS
 
 OUTSTANDING_BITS = 6
-"""A unit holds fewer instructions than that counts; one-chunk VECTORs can be in every stage of their pipeline."""
+"""A unit holds fewer instructions than that counts; one-chunk VECTORs can be in every stage of
+their pipeline.
+"""
 FLAGS = data.StructLayout({unit: 1 for unit in UNITS})
 WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 
@@ -15,8 +17,8 @@ WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 class Scoreboard(Component):
     """Counts the outstanding instructions of each unit: issued, not completed.
 
-    `met` = for every unit, wait = 3 or outstanding <= wait, with the counts of the last cycle; `idle` marks units
-    with nothing outstanding.
+    `met` = for every unit, wait = 3 or outstanding <= wait, with the counts of the last cycle;
+    `idle` marks units with nothing outstanding.
     """
 
     issued: In(FLAGS)

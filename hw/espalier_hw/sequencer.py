@@ -19,15 +19,17 @@ LONGEST_LOAD = 0xFFFF
 class Sequencer(Component):
     """Runs the program from `entry` to HALT.
 
-    Timing: an instruction takes one cycle to decode and is executed in the next one or, while its waits are not met
-    or its unit's queue is full, in a later one: one instruction in 2 cycles, 3 after a jump (END of a pass,
-    LOOP of no pass). A unit sees its command in the execute cycle; after the last `completed` pulse that an
-    instruction waits for it is executed one cycle later. A LOAD into program memory holds up what follows until
-    it is complete, so that no instruction is stale.
+    Timing: an instruction takes one cycle to decode and is executed in the next one or, while its
+    waits are not met or its unit's queue is full, in a later one: one instruction in 2 cycles, 3
+    after a jump (END of a pass, LOOP of no pass). A unit sees its command in the execute cycle;
+    after the last `completed` pulse that an instruction waits for it is executed one cycle later.
+    A LOAD into program memory holds up what follows until it is complete, so that no instruction
+    is stale.
 
     Members
     -------
-    start: strobe: begin at `entry`, with `load_program` after loading `length` instructions from window offset 0.
+    start: strobe: begin at `entry`, with `load_program` after loading `length` instructions from
+    window offset 0.
     halted: strobe: HALT was reached and every unit is idle.
     illegal: an instruction cannot be executed; stays until reset.
     pc: address of the illegal instruction, else of the last one issued.
@@ -37,19 +39,21 @@ class Sequencer(Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "commands": Out(Commands()),
-            "registers": In(RegisterPort()),
-            "program": In(ProgramWrite()),
-            "start": In(1),
-            "load_program": In(1),
-            "entry": In(32),
-            "length": In(32),
-            "halted": Out(1),
-            "illegal": Out(1),
-            "pc": Out(PC_BITS),
-            "issued": Out(1),
-        })
+        super().__init__(
+            {
+                "commands": Out(Commands()),
+                "registers": In(RegisterPort()),
+                "program": In(ProgramWrite()),
+                "start": In(1),
+                "load_program": In(1),
+                "entry": In(32),
+                "length": In(32),
+                "halted": Out(1),
+                "illegal": Out(1),
+                "pc": Out(PC_BITS),
+                "issued": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -87,9 +91,7 @@ class Sequencer(Component):
                 with m.If(issue.load_idle):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.comb += [
-                    issue.begin.eq(1), fetch.target.eq(self.entry), fetch.jump.eq(1)
-                ]
+                m.d.comb += [issue.begin.eq(1), fetch.target.eq(self.entry), fetch.jump.eq(1)]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [

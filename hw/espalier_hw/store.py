@@ -26,20 +26,20 @@ class WritePort(Signature):
 
     def __init__(self) -> None:
         members = Axi4().members
-        super().__init__({
-            name: member for name, member in members.items() if name.startswith(("aw", "w", "b"))
-        })
+        super().__init__(
+            {name: member for name, member in members.items() if name.startswith(("aw", "w", "b"))}
+        )
 
 
 class StoreUnit(Component):
     """Writes the chunks of a VECTOR to DDR.
 
-    A burst starts only when all its beats are in the buffer, so it always ends, whatever becomes of the vector unit;
-    the address goes first, then the data at one beat a cycle (18 cycles a full burst). A command's
-    `completed` pulses the cycle after the response of its last burst.
+    A burst starts only when all its beats are in the buffer, so it always ends, whatever becomes
+    of the vector unit; the address goes first, then the data at one beat a cycle (18 cycles a full
+    burst). A command's `completed` pulses the cycle after the response of its last burst.
 
-    A burst outside the window, or answered by an error, raises `fault`, which stays until reset. While `stop` is 1 no
-    further burst starts; `idle` says that none is in flight.
+    A burst outside the window, or answered by an error, raises `fault`, which stays until reset.
+    While `stop` is 1 no further burst starts; `idle` says that none is in flight.
 
     Members
     -------
@@ -49,18 +49,20 @@ class StoreUnit(Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "bus": Out(WritePort()),
-            "commands": In(stream.Signature(STORE_COMMAND)),
-            "completed": Out(1),
-            "chunks": In(stream.Signature(stored_chunk(config))),
-            "window_base": In(ADDRESS_BITS),
-            "window_size": In(ADDRESS_BITS),
-            "fault": Out(FaultReport()),
-            "stop": In(1),
-            "idle": Out(1),
-            "write_beat": Out(1),
-        })
+        super().__init__(
+            {
+                "bus": Out(WritePort()),
+                "commands": In(stream.Signature(STORE_COMMAND)),
+                "completed": Out(1),
+                "chunks": In(stream.Signature(stored_chunk(config))),
+                "window_base": In(ADDRESS_BITS),
+                "window_size": In(ADDRESS_BITS),
+                "fault": Out(FaultReport()),
+                "stop": In(1),
+                "idle": Out(1),
+                "write_beat": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

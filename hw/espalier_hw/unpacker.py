@@ -22,15 +22,18 @@ def unit_bits(config: Config) -> int:
 
 
 def unpack_layout(config: Config) -> data.StructLayout:
-    """What the unpacker knows of a LOAD: `units` (quads, items, instructions) for each array, or in all."""
+    """What the unpacker knows of a LOAD: `units` (quads, items, instructions) for each array, or
+    in all.
+    """
     return data.StructLayout({"memory": MEMORY_BITS, "address": 16, "units": unit_bits(config)})
 
 
 class Unpacker(Component):
     """Turns beats into writes, in the order of `spec.memory`.
 
-    Weights and instructions go out at one beat a cycle, items at one a cycle (two a beat); outputs are registered,
-    one cycle after the beat. `completed` pulses the cycle after the last write was taken.
+    Weights and instructions go out at one beat a cycle, items at one a cycle (two a beat); outputs
+    are registered, one cycle after the beat. `completed` pulses the cycle after the last write was
+    taken.
 
     Members
     -------
@@ -40,14 +43,16 @@ class Unpacker(Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__({
-            "plans": In(stream.Signature(unpack_layout(config))),
-            "beats": In(stream.Signature(BEAT_BITS)),
-            "weights": Out(WeightWrite(config)),
-            "items": Out(items(config)),
-            "program": Out(ProgramWrite()),
-            "completed": Out(1),
-        })
+        super().__init__(
+            {
+                "plans": In(stream.Signature(unpack_layout(config))),
+                "beats": In(stream.Signature(BEAT_BITS)),
+                "weights": Out(WeightWrite(config)),
+                "items": Out(items(config)),
+                "program": Out(ProgramWrite()),
+                "completed": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

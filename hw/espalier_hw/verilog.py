@@ -14,7 +14,9 @@ from .accelerator import Accelerator
 
 
 def generate(config: Config, name: str = "top") -> str:
-    """Verilog of `Accelerator(config)` as module `name`; ports are `clk`, `rst`, `interrupt`, `axi__*`, `csr__*`."""
+    """Verilog of `Accelerator(config)` as module `name`; ports are `clk`, `rst`, `interrupt`,
+    `axi__*`, `csr__*`.
+    """
     return from_rtlil(rtlil.convert(Accelerator(config), name))
 
 

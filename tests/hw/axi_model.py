@@ -12,9 +12,11 @@ PAGE = 4096
 
 
 def simulate(dut, bench, *background, cycles=20_000):
-    """Run `bench` to its end with the `background` benches beside it; more than `cycles` is an error.
+    """Run `bench` to its end with the `background` benches beside it; more than `cycles` is an
+    error.
 
-    Background benches are dropped wherever they are: they wait with plain `ctx.tick()` or `.sample()` only.
+    Background benches are dropped wherever they are: they wait with plain `ctx.tick()` or
+    `.sample()` only.
     """
     sim = Simulator(dut)
     sim.add_clock(1e-6)
@@ -59,10 +61,12 @@ def pulses(signal, counts, key):
 
 
 class AxiMemory:
-    """Memory with a window at `base`; stalls and latency from `rng`. Raises AssertionError on a breach of the bus rules.
+    """Memory with a window at `base`; stalls and latency from `rng`. Raises AssertionError on a
+    breach of the bus rules.
 
-    `bad` holds bus addresses whose beats are answered with an error; while `hang` is true nothing is accepted or
-    answered. `reads` and `writes` list the bursts (bus address, beats) that were accepted.
+    `bad` holds bus addresses whose beats are answered with an error; while `hang` is true nothing
+    is accepted or answered. `reads` and `writes` list the bursts (bus address, beats) that were
+    accepted.
     """
 
     def __init__(self, rng: random.Random, base: int, size: int, stall=0.3, latency=12):
@@ -127,9 +131,33 @@ class AxiMemory:
                 answering = answering or bool(answers and self._willing())
                 ctx.set(bus.bvalid, answering)
                 ctx.set(bus.bresp, answers[0] if answering else 0)
-                *_, aw, a, n, s, k, w, d, strobe, last, ready, awready, wready = await ctx.tick().sample(
-                    bus.awvalid, bus.awaddr, bus.awlen, bus.awsize, bus.awburst, bus.wvalid, bus.wdata,
-                    bus.wstrb, bus.wlast, bus.bready, bus.awready, bus.wready,
+                (
+                    *_,
+                    aw,
+                    a,
+                    n,
+                    s,
+                    k,
+                    w,
+                    d,
+                    strobe,
+                    last,
+                    ready,
+                    awready,
+                    wready,
+                ) = await ctx.tick().sample(
+                    bus.awvalid,
+                    bus.awaddr,
+                    bus.awlen,
+                    bus.awsize,
+                    bus.awburst,
+                    bus.wvalid,
+                    bus.wdata,
+                    bus.wstrb,
+                    bus.wlast,
+                    bus.bready,
+                    bus.awready,
+                    bus.wready,
                 )
                 assert held_address in (None, (aw, a, n)), "an offered write address must stay"
                 held_address = (aw, a, n) if aw and not awready else None
@@ -157,7 +185,9 @@ class AxiMemory:
 
 
 class AxiLiteHost:
-    """The host's side of an AXI4-Lite slave: address and data in any order, late answers, all from `rng`."""
+    """The host's side of an AXI4-Lite slave: address and data in any order, late answers, all
+    from `rng`.
+    """
 
     def __init__(self, bus, rng: random.Random, stall=0.5):
         self.bus, self.rng, self.stall = bus, rng, stall
@@ -178,7 +208,10 @@ class AxiLiteHost:
             *_, aw, awready, w, wready, b, bready, response = await ctx.tick().sample(
                 bus.awvalid, bus.awready, bus.wvalid, bus.wready, bus.bvalid, bus.bready, bus.bresp
             )
-            address_due, data_due = address_due and not (aw and awready), data_due and not (w and wready)
+            address_due, data_due = (
+                address_due and not (aw and awready),
+                data_due and not (w and wready),
+            )
             if b and bready:
                 assert not address_due and not data_due, "an answer before the request"
                 answer = response

@@ -1,4 +1,6 @@
-"""The whole accelerator in Amaranth's simulator: small programs against the reference machine, and every fault."""
+"""The whole accelerator in Amaranth's simulator: small programs against the reference machine,
+and every fault.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,13 @@ class Bench:
         async def bench(ctx):
             await script(self, ctx)
 
-        simulate(self.dut, bench, self.memory.read_channel(self.dut.axi),
-                 self.memory.write_channel(self.dut.axi), cycles=cycles)
+        simulate(
+            self.dut,
+            bench,
+            self.memory.read_channel(self.dut.axi),
+            self.memory.write_channel(self.dut.axi),
+            cycles=cycles,
+        )
 
     async def write(self, ctx, name, value):
         assert await self.host.write(ctx, address(name), value) == 0
@@ -60,9 +67,14 @@ class Bench:
         return await self.host.read(ctx, address(name))
 
     async def start(self, ctx, entry=0, watchdog=0, registers=(), size=SIZE):
-        settings = {"WINDOW_BASE": BASE, "WINDOW_SIZE": size, "ENTRY": entry,
-                    "PROGRAM_LENGTH": len(self.program), "WATCHDOG": watchdog,
-                    **{f"R{n}": value for n, value in enumerate(registers)}}
+        settings = {
+            "WINDOW_BASE": BASE,
+            "WINDOW_SIZE": size,
+            "ENTRY": entry,
+            "PROGRAM_LENGTH": len(self.program),
+            "WATCHDOG": watchdog,
+            **{f"R{n}": value for n, value in enumerate(registers)},
+        }
         for name, value in settings.items():
             await self.write(ctx, name, value)
         await self.write(ctx, "CONTROL", Control.START | Control.LOAD_PROGRAM)
@@ -82,7 +94,9 @@ class Bench:
         """Wait for a fault to be drained; returns (cause, pc, address)."""
         status = await self.wait(ctx, Status.FAULT | Status.DRAINING, Status.FAULT)
         assert status == Status.FAULT and ctx.get(self.dut.interrupt)
-        return tuple([await self.read(ctx, name) for name in ("FAULT", "FAULT_PC", "FAULT_ADDRESS")])
+        return tuple(
+            [await self.read(ctx, name) for name in ("FAULT", "FAULT_PC", "FAULT_ADDRESS")]
+        )
 
 
 def copy_program(chunks=8, steps=3):
@@ -92,12 +106,38 @@ def copy_program(chunks=8, steps=3):
         i(Opcode.SET, target=2, value=RESULT),
         i(Opcode.LOAD, memory=Memory.VECTOR, address=chunks, count=chunks, register=1),
         i(Opcode.LOOP, use_register=1, register=0, end=8),
-        i(Opcode.LOAD, memory=Memory.VECTOR, address=0, count=chunks, register=1,
-          increment=chunks * 8, wait_vector=0),
-        i(Opcode.VECTOR, wait_load=0, count=chunks, source=Source.OPERAND, operand0=0, combine=Combine.ADD,
-          operand1=chunks, write_vector=1, vector_address=chunks, store=Store.VALUES, register=2),
-        i(Opcode.VECTOR, wait_vector=0, count=chunks, source=Source.OPERAND, operand0=chunks, sums=Sums.ACCUMULATE,
-          store=Store.SUMS, register=3),
+        i(
+            Opcode.LOAD,
+            memory=Memory.VECTOR,
+            address=0,
+            count=chunks,
+            register=1,
+            increment=chunks * 8,
+            wait_vector=0,
+        ),
+        i(
+            Opcode.VECTOR,
+            wait_load=0,
+            count=chunks,
+            source=Source.OPERAND,
+            operand0=0,
+            combine=Combine.ADD,
+            operand1=chunks,
+            write_vector=1,
+            vector_address=chunks,
+            store=Store.VALUES,
+            register=2,
+        ),
+        i(
+            Opcode.VECTOR,
+            wait_vector=0,
+            count=chunks,
+            source=Source.OPERAND,
+            operand0=chunks,
+            sums=Sums.ACCUMULATE,
+            store=Store.SUMS,
+            register=3,
+        ),
         i(Opcode.SET, target=2, use_source=1, source=2, value=chunks * 8),
         i(Opcode.END),
         i(Opcode.HALT, **ALL),
@@ -137,10 +177,31 @@ def product_program(groups):
     return [
         i(Opcode.SET, target=1, value=DATA),
         i(Opcode.LOAD, memory=Memory.WEIGHTS, address=0, count=8 * groups, **load),
-        i(Opcode.LOAD, memory=Memory.DESCRIPTORS, address=0, count=groups, register=1, offset=0x800),
-        i(Opcode.LOAD, memory=Memory.ACTIVATIONS, address=0, count=2 * groups, register=1, offset=0x900),
+        i(
+            Opcode.LOAD,
+            memory=Memory.DESCRIPTORS,
+            address=0,
+            count=groups,
+            register=1,
+            offset=0x800,
+        ),
+        i(
+            Opcode.LOAD,
+            memory=Memory.ACTIVATIONS,
+            address=0,
+            count=2 * groups,
+            register=1,
+            offset=0x900,
+        ),
         i(Opcode.PRODUCT, mode=Mode.PLAIN, groups=groups, wait_load=0),
-        i(Opcode.VECTOR, wait_engine=0, count=TINY.tile_chunks, source=Source.DRAIN, store=Store.SUMS, register=2),
+        i(
+            Opcode.VECTOR,
+            wait_engine=0,
+            count=TINY.tile_chunks,
+            source=Source.DRAIN,
+            store=Store.SUMS,
+            register=2,
+        ),
         i(Opcode.HALT, **ALL),
     ]
 
@@ -196,20 +257,40 @@ async def clear(bench, ctx):
 FAULTS = {
     "opcode 0": ([i(Opcode.SET), 0], {}, Fault.ILLEGAL_INSTRUCTION, 1, 0),
     "LOAD outside": (
-        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, SIZE]},
-        Fault.OUTSIDE_WINDOW, None, SIZE),
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT],
+        {"registers": [0, SIZE]},
+        Fault.OUTSIDE_WINDOW,
+        None,
+        SIZE,
+    ),
     "LOAD across the end": (
-        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0x1FD0], "size": 0x2000 - 16},
-        Fault.OUTSIDE_WINDOW, None, 0x1FD0),
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT],
+        {"registers": [0, 0x1FD0], "size": 0x2000 - 16},
+        Fault.OUTSIDE_WINDOW,
+        None,
+        0x1FD0,
+    ),
     "LOAD not aligned": (
-        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0x1008]},
-        Fault.OUTSIDE_WINDOW, None, 0x1008),
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT],
+        {"registers": [0, 0x1008]},
+        Fault.OUTSIDE_WINDOW,
+        None,
+        0x1008,
+    ),
     "LOAD far outside": (
-        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT], {"registers": [0, 0xFFFF_FFF0]},
-        Fault.OUTSIDE_WINDOW, None, 0xFFFF_FFF0),
+        [i(Opcode.LOAD, memory=Memory.VECTOR, count=8, register=1), HALT],
+        {"registers": [0, 0xFFFF_FFF0]},
+        Fault.OUTSIDE_WINDOW,
+        None,
+        0xFFFF_FFF0,
+    ),
     "store outside": (
         [i(Opcode.VECTOR, count=4, store=Store.SUMS, register=1), i(Opcode.HALT, **ALL)],
-        {"registers": [0, 0x1FC0], "size": 0x2000 - 16}, Fault.OUTSIDE_WINDOW, None, 0x1FC0),
+        {"registers": [0, 0x1FC0], "size": 0x2000 - 16},
+        Fault.OUTSIDE_WINDOW,
+        None,
+        0x1FC0,
+    ),
     "closed window": ([HALT], {"size": 0}, Fault.OUTSIDE_WINDOW, None, 0),
 }
 
@@ -265,7 +346,10 @@ def test_a_stalled_bus_bites_the_watchdog_and_drains_when_it_answers():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_abort_at_any_time(seed):
-    """Bursts in flight are ended as the bus demands (the memory model checks), then the machine is as new."""
+    """Bursts in flight are ended as the bus demands (the memory model checks), then the machine
+    is as new.
+    """
+
     async def script(bench, ctx):
         for delay in (1, 5, 33, *(bench.rng.randint(40, 400) for _ in range(6))):
             bench.put(copy_program())

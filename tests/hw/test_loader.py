@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from axi_model import AxiMemory, pulses, simulate
+from axi_model import AxiMemory, pulses, send, simulate
 
 from espalier.spec.config import DE1_SOC, SMALL, TINY
 from espalier.spec.memory import QUAD_BITS, Memory, beats, items_per_address
@@ -22,7 +22,8 @@ CONFIGS = {c.name: c for c in (TINY, SMALL, DE1_SOC, ODD)}
 
 def expected_writes(config, window, memory, address, count, ddr):
     """What a LOAD writes, in order, straight from spec.memory's text."""
-    def words(array, bits):
+
+    def words(array):
         start = ddr + array * 16 * beats(config, memory, count) // config.arrays
         for beat in range(beats(config, memory, count)):
             yield int.from_bytes(window[start + beat * 16 : start + beat * 16 + 16], "little")
@@ -30,7 +31,7 @@ def expected_writes(config, window, memory, address, count, ddr):
     if memory is Memory.WEIGHTS:
         quads = config.lanes // 4
         for array in range(config.arrays):
-            source = words(array, None)
+            source = words(array)
             numbers = range(count * quads)
             for first in range(0, count * quads, config.quads_per_beat):
                 beat = next(source)
@@ -38,13 +39,13 @@ def expected_writes(config, window, memory, address, count, ddr):
                     quad = beat >> (QUAD_BITS * i) & ((1 << QUAD_BITS) - 1)
                     yield array, address + number // quads, number % quads, quad
     elif memory is Memory.PROGRAM:
-        source = words(0, None)
+        source = words(0)
         for i in range(count):
             yield address + i, next(source)
     else:
         arrays = config.arrays if memory is Memory.DESCRIPTORS else 1
         for array in range(arrays):
-            source = words(array, None)
+            source = words(array)
             for i in range(count):
                 if i % 2 == 0:
                     beat = next(source)
@@ -62,6 +63,7 @@ def _place(config, memory, address, array, i):
 
 def record(dut, rng, stall, seen):
     """Background benches that note every write."""
+
     async def items(ctx):
         while True:
             ctx.set(dut.items.ready, rng.random() >= stall)
@@ -73,8 +75,20 @@ def record(dut, rng, stall, seen):
 
     async def strobes(ctx):
         w, p = dut.weights, dut.program
-        samples = (w.valid, w.array, w.address, w.first, w.count, w.quads, p.valid, p.address, p.data)
-        async for *_, wv, array, address, first, count, quads, pv, pa, pd in ctx.tick().sample(*samples):
+        samples = (
+            w.valid,
+            w.array,
+            w.address,
+            w.first,
+            w.count,
+            w.quads,
+            p.valid,
+            p.address,
+            p.data,
+        )
+        async for *_, wv, array, address, first, count, quads, pv, pa, pd in ctx.tick().sample(
+            *samples
+        ):
             if pv:
                 seen.append((pa, pd))
             for i in range(count if wv else 0):
@@ -85,8 +99,10 @@ def record(dut, rng, stall, seen):
     return items, strobes
 
 
-def run_loads(config, loads, seed, stall, size=SIZE, prepare=None, until=None):
-    """Send `loads` and wait for their completion (or `until`); returns (memory, dut observations)."""
+def run_loads(config, loads, seed, stall, size=SIZE, prepare=None):
+    """Send `loads`, wait for their completion or a fault; returns (memory, writes seen, event
+    counts, result).
+    """
     rng = random.Random(seed)
     dut = Loader(config)
     memory = AxiMemory(rng, BASE, size, stall)
@@ -98,9 +114,10 @@ def run_loads(config, loads, seed, stall, size=SIZE, prepare=None, until=None):
         ctx.set(dut.window_base, BASE)
         ctx.set(dut.window_size, size)
         for target, address, count, ddr in loads:
-            ctx.set(dut.commands.payload, {
-                "memory": target, "address": address, "count": count, "ddr": ddr
-            })
+            ctx.set(
+                dut.commands.payload,
+                {"memory": target, "address": address, "count": count, "ddr": ddr},
+            )
             ctx.set(dut.commands.valid, 1)
             while not (await ctx.tick().sample(dut.commands.ready))[2]:
                 if ctx.get(dut.fault.valid):
@@ -108,15 +125,20 @@ def run_loads(config, loads, seed, stall, size=SIZE, prepare=None, until=None):
             ctx.set(dut.commands.valid, 0)
         while counts["completed"] < len(loads) and not ctx.get(dut.fault.valid):
             await ctx.tick()
-        result["fault"] = tuple(ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address"))
+        result["fault"] = tuple(
+            ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address")
+        )
         ctx.set(dut.stop, 1)
         while not ctx.get(dut.idle):
             await ctx.tick()
-        result["seen"] = len(seen)
 
     simulate(
-        dut, bench, memory.read_channel(dut.bus), *record(dut, rng, stall / 2, seen),
-        pulses(dut.completed, counts, "completed"), pulses(dut.read_beat, counts, "read_beats"),
+        dut,
+        bench,
+        memory.read_channel(dut.bus),
+        *record(dut, rng, stall / 2, seen),
+        pulses(dut.completed, counts, "completed"),
+        pulses(dut.read_beat, counts, "read_beats"),
     )
     return memory, seen, counts, result
 
@@ -129,7 +151,9 @@ def random_loads(config, rng, number):
         limit = {Memory.WEIGHTS: 12, Memory.PARAMETERS: 40}.get(target, 24)
         count = rng.randint(1, limit)
         size = beats(config, target, count) * 16
-        ddr = rng.choice([rng.randrange(0, SIZE - size, 16), 4096 * rng.randint(1, 8) - 16 * rng.randint(0, 12)])
+        ddr = rng.choice(
+            [rng.randrange(0, SIZE - size, 16), 4096 * rng.randint(1, 8) - 16 * rng.randint(0, 12)]
+        )
         loads.append((target, rng.randint(0, 50), count, ddr))
     return loads
 
@@ -146,3 +170,84 @@ def test_writes_are_those_of_the_format(name, seed):
     assert counts["completed"] == len(loads)
     assert counts["read_beats"] == sum(beats(config, load[0], load[2]) for load in loads)
     assert result["fault"][0] == 0
+
+
+@pytest.mark.parametrize(
+    "offset, size, bursts, fault",
+    [
+        (SIZE - 16 * 40, SIZE, 3, (0, 0, 0)),
+        (0x1000, 0x1000 + 16 * 40, 3, (0, 0, 0)),
+        (0x1000, 0x1000 + 16 * 39, 2, (1, Fault.OUTSIDE_WINDOW, 0x1200)),
+        (0x1000, 0x1000 + 15, 0, (1, Fault.OUTSIDE_WINDOW, 0x1000)),
+        (0x1FF0, 0x2000, 1, (1, Fault.OUTSIDE_WINDOW, 0x2000)),
+        (0x1008, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0x1008)),
+        (0xFFFF_FFF0, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0xFFFF_FFF0)),
+        (0, 0, 0, (1, Fault.OUTSIDE_WINDOW, 0)),
+    ],
+)
+def test_window(offset, size, bursts, fault):
+    """Bursts are checked one by one; the one that does not fit is not issued."""
+    memory, _, counts, result = run_loads(
+        SMALL, [(Memory.VECTOR, 0, 80, offset)], 1, 0.2, size=size
+    )
+    assert result["fault"][: 3 if fault[0] else 1] == fault[: 3 if fault[0] else 1]
+    assert len(memory.reads) == bursts and counts["completed"] == (not fault[0])
+
+
+def test_an_error_response_names_its_burst():
+    loads = [(Memory.VECTOR, 0, 40, 0x40), (Memory.WEIGHTS, 0, 12, 0x2000)]
+    _, _, counts, result = run_loads(
+        SMALL, loads, 2, 0.2, prepare=lambda memory: memory.bad.add(BASE + 0x2000 + 16 * 18)
+    )
+    assert result["fault"] == (1, Fault.BUS_ERROR, 0x2100) and counts["completed"] <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stop_drains_what_is_in_flight_and_asks_for_nothing_more(seed):
+    rng = random.Random(seed)
+    dut, memory = Loader(SMALL), AxiMemory(rng, BASE, SIZE, 0.4, latency=40)
+    counts = {}
+
+    async def bench(ctx):
+        ctx.set(dut.window_base, BASE)
+        ctx.set(dut.window_size, SIZE)
+        await send(
+            ctx, dut.commands, {"memory": Memory.WEIGHTS, "address": 0, "count": 900, "ddr": 0}
+        )
+        await ctx.tick().repeat(rng.randint(20, 200))
+        memory.hang = seed == 1
+        ctx.set(dut.stop, 1)
+        await ctx.tick().repeat(60)
+        memory.hang = False
+        await ctx.tick().until(dut.idle)
+        issued = len(memory.reads)
+        assert counts["beats"] == sum(beats for _, beats in memory.reads)
+        await ctx.tick().repeat(200)
+        assert len(memory.reads) == issued > 0
+
+    simulate(dut, bench, memory.read_channel(dut.bus), pulses(dut.read_beat, counts, "beats"))
+
+
+@pytest.mark.parametrize(
+    "target, count, cycles_a_beat", [(Memory.WEIGHTS, 192, 1), (Memory.PARAMETERS, 256, 2)]
+)
+def test_bursts_ahead_hide_the_latency(target, count, cycles_a_beat):
+    """At a latency of 50 cycles the first beat comes late and all others without a pause."""
+    memory = AxiMemory(random.Random(0), BASE, SIZE, stall=0.0)
+    memory.rng.randint = lambda low, high: high
+    memory.latency = 50
+    dut, moved = Loader(SMALL), []
+
+    async def bench(ctx):
+        ctx.set(dut.window_base, BASE)
+        ctx.set(dut.window_size, SIZE)
+        ctx.set(dut.items.ready, 1)
+        await send(ctx, dut.commands, {"memory": target, "address": 0, "count": count, "ddr": 0})
+        while not ctx.get(dut.completed):
+            moved.append(ctx.get(dut.weights.valid) or ctx.get(dut.items.valid))
+            await ctx.tick()
+
+    simulate(dut, bench, memory.read_channel(dut.bus))
+    expected = beats(SMALL, target, count) * cycles_a_beat
+    first = moved.index(1)
+    assert first < 50 + 16 and len(moved) - first <= expected * 1.02 + 4

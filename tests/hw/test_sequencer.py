@@ -1,4 +1,6 @@
-"""The sequencer with units that answer after random delays: order, waits, operands, loops, faults, timing."""
+"""The sequencer with units that answer after random delays: order, waits, operands, loops,
+faults, timing.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,14 @@ HALT = i(Opcode.HALT)
 
 
 def meaning(program, registers, entry=0):
-    """Executes in order: [(unit, expected payload, instruction address)], registers, instructions executed."""
+    """Executes in order: [(unit, expected payload, instruction address)], registers, instructions
+    executed.
+    """
     r, loops, pc, issued, executed = list(registers), [], entry, [], 0
     while True:
-        f = {name: 0 for name in (x.name for x in isa.LAYOUTS[program[pc].opcode].fields)} | dict(program[pc].fields)
+        f = {name: 0 for name in (x.name for x in isa.LAYOUTS[program[pc].opcode].fields)} | dict(
+            program[pc].fields
+        )
         executed, following = executed + 1, pc + 1
         match program[pc].opcode:
             case Opcode.HALT:
@@ -56,13 +62,19 @@ def meaning(program, registers, entry=0):
             case Opcode.VECTOR:
                 issued.append(("vector", f, pc))
                 if f["store"]:
-                    payload = {"ddr": r[f["register"]], "chunks": f["count"], "wide": f["store"] == Store.SUMS}
+                    payload = {
+                        "ddr": r[f["register"]],
+                        "chunks": f["count"],
+                        "wide": f["store"] == Store.SUMS,
+                    }
                     issued.append(("store", payload, pc))
         pc = following
 
 
 class Units:
-    """Fake units: take commands after random pauses, complete them in order after random delays, note it all."""
+    """Fake units: take commands after random pauses, complete them in order after random delays,
+    note it all.
+    """
 
     def __init__(self, dut, program, rng, delay=12, stall=0.5):
         self.dut, self.program, self.rng, self.delay, self.stall = dut, program, rng, delay, stall
@@ -77,17 +89,27 @@ class Units:
         while True:
             completed = 0
             for number, unit in enumerate(UNITS):
-                ctx.set(streams[unit].ready, self.outstanding[unit] < 4 and rng.random() >= self.stall)
+                ctx.set(
+                    streams[unit].ready, self.outstanding[unit] < 4 and rng.random() >= self.stall
+                )
                 if running[unit] and running[unit][0] <= cycle:
                     completed |= 1 << number
                     running[unit].popleft()
             ctx.set(dut.commands.completed.as_value(), completed)
-            signals = [s for unit in UNITS for s in (streams[unit].valid, streams[unit].ready, streams[unit].payload)]
-            *_, issued, halted, illegal = await ctx.tick().sample(*signals, dut.issued, dut.halted, dut.illegal)
+            signals = [
+                s
+                for unit in UNITS
+                for s in (streams[unit].valid, streams[unit].ready, streams[unit].payload)
+            ]
+            *_, issued, halted, illegal = await ctx.tick().sample(
+                *signals, dut.issued, dut.halted, dut.illegal
+            )
             values = _[2:]
             for number, unit in enumerate(UNITS):
                 valid, ready, payload = values[3 * number : 3 * number + 3]
-                offered = {name: payload[name] for name, _shape in payload.shape()} if valid else None
+                offered = (
+                    {name: payload[name] for name, _shape in payload.shape()} if valid else None
+                )
                 assert held.get(unit) in (None, offered), f"{unit} command must stay"
                 held[unit] = offered if not ready else None
                 if valid and ready:
@@ -107,7 +129,9 @@ class Units:
 
 
 def run(program, registers=(0,) * 16, seed=0, entry=0, length=None, host=None, **settings):
-    """Load `program`, run it; returns (units, registers afterwards, cycles from start to halt, pc)."""
+    """Load `program`, run it; returns (units, registers afterwards, cycles from start to halt,
+    pc).
+    """
     rng = random.Random(seed)
     dut = Sequencer(TINY)
     units = Units(dut, program, rng, **settings)
@@ -157,27 +181,67 @@ def random_program(rng):
 
     def block(depth):
         for _ in range(rng.randint(1, 4)):
-            kind = rng.choice(["set", "load", "product", "vector", "vector", "loop" if depth < 4 else "set"])
+            kind = rng.choice(
+                ["set", "load", "product", "vector", "vector", "loop" if depth < 4 else "set"]
+            )
             number = rng.randrange(15)
             if kind == "set":
-                program.append(i(Opcode.SET, **waits(), target=number, use_source=rng.randrange(2),
-                                 source=rng.randrange(16), value=rng.randint(-100, 100) * 16))
+                program.append(
+                    i(
+                        Opcode.SET,
+                        **waits(),
+                        target=number,
+                        use_source=rng.randrange(2),
+                        source=rng.randrange(16),
+                        value=rng.randint(-100, 100) * 16,
+                    )
+                )
             elif kind == "load":
-                program.append(i(Opcode.LOAD, **waits(), memory=rng.randint(1, 7), address=rng.randrange(64),
-                                 count=rng.randint(1, 99), register=number, offset=rng.getrandbits(32),
-                                 increment=rng.randint(-4096, 4096)))
+                program.append(
+                    i(
+                        Opcode.LOAD,
+                        **waits(),
+                        memory=rng.randint(1, 7),
+                        address=rng.randrange(64),
+                        count=rng.randint(1, 99),
+                        register=number,
+                        offset=rng.getrandbits(32),
+                        increment=rng.randint(-4096, 4096),
+                    )
+                )
             elif kind == "product":
-                program.append(i(Opcode.PRODUCT, **waits(), mode=rng.randrange(4), threshold=rng.randrange(256),
-                                 groups=rng.randint(1, 9), activations=rng.randrange(99), last=5, descriptors=7))
+                program.append(
+                    i(
+                        Opcode.PRODUCT,
+                        **waits(),
+                        mode=rng.randrange(4),
+                        threshold=rng.randrange(256),
+                        groups=rng.randint(1, 9),
+                        activations=rng.randrange(99),
+                        last=5,
+                        descriptors=7,
+                    )
+                )
             elif kind == "vector":
-                program.append(i(Opcode.VECTOR, **waits(), count=rng.randint(1, 9), source=rng.randrange(3),
-                                 drain=rng.randrange(99), store=rng.randrange(3), register=number))
+                program.append(
+                    i(
+                        Opcode.VECTOR,
+                        **waits(),
+                        count=rng.randint(1, 9),
+                        source=rng.randrange(3),
+                        drain=rng.randrange(99),
+                        store=rng.randrange(3),
+                        register=number,
+                    )
+                )
             else:
                 at = len(program)
                 program.append(None)
                 block(depth + 1)
                 program.append(i(Opcode.END, **waits()))
-                fields = rng.choice([{"count": rng.randint(0, 2)}, {"use_register": 1, "register": 15}])
+                fields = rng.choice(
+                    [{"count": rng.randint(0, 2)}, {"use_register": 1, "register": 15}]
+                )
                 program[at] = i(Opcode.LOOP, **waits(), **fields, end=len(program) - 1)
 
     while len(program) < 6:
@@ -223,7 +287,12 @@ def test_an_instruction_takes_two_cycles_and_a_jump_one_more():
     first = 4
     """START, fetch, take and decode before the first instruction is executed."""
     passes, sets = 5, 3
-    program = [i(Opcode.LOOP, count=passes, end=sets + 1), *[i(Opcode.SET, target=1)] * sets, i(Opcode.END), HALT]
+    program = [
+        i(Opcode.LOOP, count=passes, end=sets + 1),
+        *[i(Opcode.SET, target=1)] * sets,
+        i(Opcode.END),
+        HALT,
+    ]
     _, result = instant(program)
     assert result["cycles"] == first + 2 * (1 + passes * (sets + 1)) + passes - 1
     _, result = instant([i(Opcode.LOOP, count=0, end=1), i(Opcode.END), HALT])
@@ -249,7 +318,10 @@ ILLEGAL = {
     "opcode 0": ([i(Opcode.SET), 0], 1),
     "opcode 15": ([15], 0),
     "END without LOOP": ([i(Opcode.END), HALT], 0),
-    "END after the last pass": ([i(Opcode.LOOP, count=1, end=1), i(Opcode.END), i(Opcode.END), HALT], 2),
+    "END after the last pass": (
+        [i(Opcode.LOOP, count=1, end=1), i(Opcode.END), i(Opcode.END), HALT],
+        2,
+    ),
     "five loops": ([*[LOOP] * 5, HALT], 4),
     "beyond the program": ([i(Opcode.SET), i(Opcode.SET)], 2),
     "LOOP to beyond": ([i(Opcode.LOOP, count=0, end=100), HALT], 101),
@@ -268,13 +340,21 @@ def test_illegal_instructions_stop_at_their_address(case):
 
 def test_a_loop_of_no_pass_fits_inside_four_others():
     nothing = i(Opcode.LOOP, count=0, end=6)
-    program = [*[i(Opcode.LOOP, count=1, end=9)] * 4, nothing, i(Opcode.SET, target=2, value=9), i(Opcode.END),
-               *[i(Opcode.END)] * 4, HALT]
+    program = [
+        *[i(Opcode.LOOP, count=1, end=9)] * 4,
+        nothing,
+        i(Opcode.SET, target=2, value=9),
+        i(Opcode.END),
+        *[i(Opcode.END)] * 4,
+        HALT,
+    ]
     units, result = instant(program)
     assert units.halts == 1 and result["registers"][2] == 0
 
 
-@pytest.mark.parametrize("entry, length", [(2, 2), (0, 0), (1 << 16, 1 << 20), (0, TINY.program_depth + 1)])
+@pytest.mark.parametrize(
+    "entry, length", [(2, 2), (0, 0), (1 << 16, 1 << 20), (0, TINY.program_depth + 1)]
+)
 def test_a_start_outside_the_program_is_illegal(entry, length):
     units, result = instant([HALT, HALT], entry=entry, length=length)
     assert units.illegal and not units.halts and result["pc"] == entry % (1 << 17)
@@ -282,7 +362,11 @@ def test_a_start_outside_the_program_is_illegal(entry, length):
 
 def test_instructions_loaded_by_the_program_are_not_stale():
     """The LOAD is answered late, and then the instruction after it is another one."""
-    program = [i(Opcode.LOAD, memory=Memory.PROGRAM, address=1, count=1), i(Opcode.SET, target=1, value=1), HALT]
+    program = [
+        i(Opcode.LOAD, memory=Memory.PROGRAM, address=1, count=1),
+        i(Opcode.SET, target=1, value=1),
+        HALT,
+    ]
     new = i(Opcode.SET, target=1, value=2).encode()
     dut = Sequencer(TINY)
 

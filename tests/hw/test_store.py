@@ -1,4 +1,6 @@
-"""The store unit against a plain-Python meaning: packing, bursts, completion, window, errors, stop."""
+"""The store unit against a plain-Python meaning: packing, bursts, completion, window, errors,
+stop.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,24 @@ def stored_bytes(chunks, wide):
 
 
 def random_stores(config, rng, number):
-    """[(offset, wide, chunks)], many of them across a boundary of 4 KiB, none overlapping another."""
+    """[(offset, wide, chunks)], many of them across a boundary of 4 KiB, none overlapping
+    another.
+    """
     stores, room = [], SIZE // number // 16 * 16
     for n in range(number):
         wide = rng.randrange(2)
         count = rng.choice((1, 2, rng.randint(1, 24)))
-        chunks = [[rng.randint(-(1 << 15), (1 << 15) - 1) for _ in range(config.vector_lanes)] for _ in range(count)]
+        chunks = [
+            [rng.randint(-(1 << 15), (1 << 15) - 1) for _ in range(config.vector_lanes)]
+            for _ in range(count)
+        ]
         size = len(stored_bytes(chunks, wide))
         first = n * room
         page = -(-first // 4096) * 4096
         low = max(first, page - size) if page < first + room else first
-        stores.append((rng.randrange(low, max(low + 16, min(page, first + room - size)), 16), wide, chunks))
+        stores.append(
+            (rng.randrange(low, max(low + 16, min(page, first + room - size)), 16), wide, chunks)
+        )
     return stores
 
 
@@ -81,12 +90,21 @@ class Bench:
             ctx.set(dut.window_base, BASE)
             ctx.set(dut.window_size, self.size)
             await (script or self.ended)(ctx)
-            self.fault = tuple(ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address"))
+            self.fault = tuple(
+                ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address")
+            )
             await self.stopped(ctx)
 
-        simulate(dut, bench, self.commands, self.chunks, self.memory.write_channel(dut.bus),
-                 pulses(dut.completed, self.counts, "completed"),
-                 pulses(dut.write_beat, self.counts, "write_beats"), *background)
+        simulate(
+            dut,
+            bench,
+            self.commands,
+            self.chunks,
+            self.memory.write_channel(dut.bus),
+            pulses(dut.completed, self.counts, "completed"),
+            pulses(dut.write_beat, self.counts, "write_beats"),
+            *background,
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -108,15 +126,18 @@ def test_memory_holds_what_was_sent_and_nothing_else_changed(name, seed):
 CHUNKS = [[7] * 8] * 40
 
 
-@pytest.mark.parametrize("offset, size, bursts, fault", [
-    (SIZE - 16 * 40, SIZE, 3, (0, 0, 0)),
-    (0x1000, 0x1000 + 16 * 40, 3, (0, 0, 0)),
-    (0x1000, 0x1000 + 16 * 39, 2, (1, Fault.OUTSIDE_WINDOW, 0x1200)),
-    (0x1000, 0x1000 + 15, 0, (1, Fault.OUTSIDE_WINDOW, 0x1000)),
-    (0x1008, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0x1008)),
-    (0xFFFF_FFF0, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0xFFFF_FFF0)),
-    (0, 0, 0, (1, Fault.OUTSIDE_WINDOW, 0)),
-])
+@pytest.mark.parametrize(
+    "offset, size, bursts, fault",
+    [
+        (SIZE - 16 * 40, SIZE, 3, (0, 0, 0)),
+        (0x1000, 0x1000 + 16 * 40, 3, (0, 0, 0)),
+        (0x1000, 0x1000 + 16 * 39, 2, (1, Fault.OUTSIDE_WINDOW, 0x1200)),
+        (0x1000, 0x1000 + 15, 0, (1, Fault.OUTSIDE_WINDOW, 0x1000)),
+        (0x1008, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0x1008)),
+        (0xFFFF_FFF0, SIZE, 0, (1, Fault.OUTSIDE_WINDOW, 0xFFFF_FFF0)),
+        (0, 0, 0, (1, Fault.OUTSIDE_WINDOW, 0)),
+    ],
+)
 def test_window(offset, size, bursts, fault):
     """Bursts are checked one by one; the one that does not fit is not issued."""
     bench = Bench(SMALL, [(offset, 0, CHUNKS)], seed=1, stall=0.2, size=size)
