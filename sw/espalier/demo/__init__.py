@@ -7,16 +7,14 @@ reference, on the RTL and in the performance model · `cpu` latency of PyTorch a
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ..errors import EspalierError
 
 
-def main(folder: Path = Path("build/demo"), *, device: str = "rtl") -> None:
+def main(folder: Path = Path("build/demo")) -> None:
     """Run the demo, print its table and write report.json and a plot into `folder`.
 
-    device: what stands for the hardware; its results are compared with the reference's.
     Raises EspalierError when a package of the demo is missing.
     """
     try:
@@ -25,8 +23,4 @@ def main(folder: Path = Path("build/demo"), *, device: str = "rtl") -> None:
         raise EspalierError(
             f"the demo needs {error.name}: pip install 'espalier[torch,demo,sim]'"
         ) from error
-    run(folder, device)
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    run(folder)

@@ -38,7 +38,7 @@ def step(text: str) -> Iterator[Update]:
         progress.update(task, completed=1, total=1)
 
 
-def run(folder: Path, device: str, *, images: int | None = None, epochs: int = 40) -> Report:
+def run(folder: Path, *, images: int | None = None, epochs: int = 40) -> Report:
     """Run everything, print the table, write report.json and the plot into `folder`.
 
     images: how many of the test's digits the machines see; default all. epochs: of float training;
@@ -58,7 +58,7 @@ def run(folder: Path, device: str, *, images: int | None = None, epochs: int = 4
     }
     for name, program in programs.items():
         program.save(folder / f"digits_{name}.espalier")
-    variants, agreement = execute(programs, data, device, images)
+    variants, agreement = execute(programs, data, images)
     report = Report(
         variants=[*baselines(model, small, programs, data, folder), *variants],
         agreement=agreement,
@@ -115,7 +115,7 @@ def baselines(
 
 
 def execute(
-    programs: dict[str, Program], data: Digits, device: str, images: int | None
+    programs: dict[str, Program], data: Digits, images: int | None
 ) -> tuple[list[Variant], Agreement]:
     """The programs on the machines: SMALL as RTL, DE1_SOC on the reference and in the model."""
     test = data.test[:images]
@@ -126,7 +126,7 @@ def execute(
     with step(f"{len(test)} digits on the reference, SMALL") as update:
         expected = machine.run(programs["SMALL"], test, "reference", update)
     with step(f"{len(test)} digits on the RTL, SMALL") as update:
-        real = machine.run(programs["SMALL"], test, device, update)
+        real = machine.run(programs["SMALL"], test, "rtl", update)
     equal = int((real.scores == expected.scores).all(1).sum())
     variants.insert(0, (real, machine.measured(programs["SMALL"], real)))
     return [
