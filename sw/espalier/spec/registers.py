@@ -1,4 +1,11 @@
-"""The register map of the AXI4-Lite slave: 32-bit registers, byte addresses."""
+"""The register map of the AXI4-Lite slave: 32-bit registers, byte addresses.
+
+Whole words only: a write with fewer than four byte strobes is answered with SLVERR and has no
+effect. Everything else is answered with OKAY: addresses without a register read as 0 and take
+writes without
+effect, `rw` registers keep their value when written while the machine is busy or draining, `ro`
+registers keep theirs always. The interrupt line is 1 while STATUS has DONE or FAULT.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +30,8 @@ class Control(IntFlag):
     """Commands; several may be written at once."""
 
     START = 1
-    """Run from ENTRY. Ignored unless idle."""
+    """Run from ENTRY. Ignored unless idle. After power-up or a fault the slots are cleared first.
+    """
     LOAD_PROGRAM = 2
     """Before starting, load PROGRAM_LENGTH instructions from window offset 0 (with START)."""
     ABORT = 4
@@ -37,6 +45,7 @@ class Status(IntFlag):
     """State of the machine, in STATUS; 0 is idle."""
 
     BUSY = 1
+    """From START to DONE or FAULT. Counters are final when it falls."""
     DONE = 2
     """The last run ended with HALT; cleared by START."""
     FAULT = 4
@@ -51,7 +60,7 @@ class Fault(IntEnum):
     NONE = 0
     ILLEGAL_INSTRUCTION = 1
     """Unknown opcode, END without LOOP, too many nested loops, program counter beyond
-    PROGRAM_LENGTH, LOAD of nothing."""
+    PROGRAM_LENGTH, LOAD, PRODUCT or VECTOR of nothing, a program longer than its memory."""
     OUTSIDE_WINDOW = 2
     """A burst would leave the window, or its address is no multiple of 16: nothing of it was
     issued."""
@@ -64,7 +73,7 @@ class Fault(IntEnum):
 
 COUNTERS = {
     "cycles": "clock cycles from START to HALT",
-    "instructions": "instructions issued",
+    "instructions": "instructions executed, SET, LOOP, END and HALT included",
     "product_cycles": "cycles in which a product runs",
     "words": "weight words multiplied, one per array and cycle (lane-cycles = words x lanes)",
     "visits": "column visits: nonzero activations, or deltas above the threshold"
@@ -87,10 +96,12 @@ def _map() -> dict[str, Register]:
         "STATUS": Register(0x10, "ro", "state (Status)"),
         "FAULT": Register(0x14, "ro", "cause of the last stop (Fault)"),
         "FAULT_PC": Register(
-            0x18, "ro", "address of the instruction last issued when the fault was taken"
+            0x18,
+            "ro",
+            "address of the illegal instruction, else of the one last issued before the fault",
         ),
         "FAULT_ADDRESS": Register(0x1C, "ro", "window offset of the burst at fault"),
-        "WINDOW_BASE": Register(0x20, "rw", "bus address of the window, a multiple of 4096"),
+        "WINDOW_BASE": Register(0x20, "rw", "bus address of the window; the low 12 bits stay 0"),
         "WINDOW_SIZE": Register(0x24, "rw", "bytes of the window; 0 closes it"),
         "ENTRY": Register(0x28, "rw", "address of the first instruction"),
         "PROGRAM_LENGTH": Register(0x2C, "rw", "instructions of the program"),
