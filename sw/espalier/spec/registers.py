@@ -2,9 +2,8 @@
 
 Whole words only: a write with fewer than four byte strobes is answered with SLVERR and has no
 effect. Everything else is answered with OKAY: addresses without a register read as 0 and take
-writes without
-effect, `rw` registers keep their value when written while the machine is busy or draining, `ro`
-registers keep theirs always. The interrupt line is 1 while STATUS has DONE or FAULT.
+writes without effect, `rw` registers keep their value when written while the machine is busy or
+draining, `ro` registers keep theirs always. The interrupt line is 1 while STATUS has DONE or FAULT.
 """
 
 from __future__ import annotations
