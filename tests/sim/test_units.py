@@ -2,6 +2,7 @@
 
 import pytest
 from espalier_hw.accelerator import Accelerator
+from espalier_hw.engine import Engine
 from espalier_hw.loader import Loader
 from espalier_hw.register_block import RegisterBlock
 
@@ -9,6 +10,7 @@ from espalier.spec.config import TINY
 from espalier_sim.runner import SIMULATORS, run
 
 UNITS = {
+    "engine": Engine,
     "register_block": RegisterBlock,
     "loader": Loader,
     "accelerator": Accelerator,
