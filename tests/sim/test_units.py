@@ -2,14 +2,16 @@
 
 import pytest
 from espalier_hw.accelerator import Accelerator
-from espalier_hw.engine import Engine
+from espalier_hw.engine import DRAIN_LATENCY, Engine
 from espalier_hw.loader import Loader
 from espalier_hw.register_block import RegisterBlock
+from espalier_hw.vector_unit import VectorUnit
 
 from espalier.spec.config import TINY
 from espalier_sim.runner import SIMULATORS, run
 
 UNITS = {
+    "vector_unit": lambda config: VectorUnit(config, DRAIN_LATENCY),
     "engine": Engine,
     "register_block": RegisterBlock,
     "loader": Loader,
