@@ -131,6 +131,10 @@ class Drain(Signature):
 
     A `valid` request is taken in its cycle, always; `sums` answers `engine.DRAIN_LATENCY` cycles
     later: V rows summed over the arrays.
+
+    `follows` promises that the next so many requests are for the next chunks, each with `continues`
+    = 1. The engine reads all of them that lie in the same slot at once: only the first takes a
+    cycle from the products.
     """
 
     def __init__(self, config: Config):
@@ -138,6 +142,8 @@ class Drain(Signature):
             {
                 "valid": Out(1),
                 "chunk": Out(7),
+                "follows": Out(2),
+                "continues": Out(1),
                 "sums": In(data.ArrayLayout(signed(drained_bits(config)), config.vector_lanes)),
             }
         )

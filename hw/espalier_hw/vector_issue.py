@@ -38,7 +38,7 @@ class VectorIssue(wiring.Component):
     room: a chunk to be stored may be taken.
     taken, last: a chunk is taken, and is its command's last.
     select: what the source is in this cycle.
-    drain_valid, drain_chunk: request to the engine in this cycle.
+    drain_valid, drain_chunk, drain_follows, drain_continues: request to the engine in this cycle.
     column_array, command.column_address: first column group of the chunk.
     """
 
@@ -53,6 +53,8 @@ class VectorIssue(wiring.Component):
                 "select": Out(Select),
                 "drain_valid": Out(1),
                 "drain_chunk": Out(7),
+                "drain_follows": Out(2),
+                "drain_continues": Out(1),
                 "command": Out(VECTOR_COMMAND),
                 "column_array": Out(range(max(config.arrays, 2))),
             }
@@ -60,7 +62,7 @@ class VectorIssue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command, busy, high = self.command, Signal(), Signal()
+        command, busy, high, first = self.command, Signal(), Signal(), Signal()
         drains = command.source == isa.Source.DRAIN
         joins = drains & command.planes
         goes = Signal()
@@ -70,6 +72,8 @@ class VectorIssue(wiring.Component):
             self.last.eq(command.count == 1),
             self.drain_valid.eq(goes & drains),
             self.drain_chunk.eq(command.drain + Mux(high, command.plane_stride, 0)),
+            self.drain_follows.eq(Mux(joins, 0, Mux(command.count > 4, 3, command.count - 1))),
+            self.drain_continues.eq(~joins & ~first),
             self.commands.ready.eq(~busy | (self.taken & self.last)),
         ]
         with m.Switch(command.source):
@@ -80,12 +84,14 @@ class VectorIssue(wiring.Component):
         m.d.sync += high.eq(goes & joins & ~high)
 
         with m.If(self.taken):
+            m.d.sync += first.eq(0)
             m.d.sync += command.count.eq(command.count - 1)
             m.d.sync += [command[name].eq(command[name] + 1) for name in _CHUNK_ADDRESSES]
             self._advance_columns(m)
         with m.If(self.commands.ready):
             m.d.sync += [
                 busy.eq(self.commands.valid),
+                first.eq(1),
                 command.eq(self.commands.payload),
                 self.column_array.eq(0),
             ]

@@ -106,6 +106,8 @@ class VectorUnit(wiring.Component):
             self.chunk_taken.eq(issue.taken),
             self.drain.valid.eq(issue.drain_valid),
             self.drain.chunk.eq(issue.drain_chunk),
+            self.drain.follows.eq(issue.drain_follows),
+            self.drain.continues.eq(issue.drain_continues),
         ]
         fields = {name: issue.command[name] for name, _ in VECTOR_COMMAND}
         fields.update(

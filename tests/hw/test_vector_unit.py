@@ -211,13 +211,19 @@ class Bench:
         """Answers a drain request after `latency` cycles, and says nonsense otherwise."""
         bits, lanes = drained_bits(self.config), self.config.vector_lanes
         answers = deque([None] * (self.latency - 1))
+        promised = []
         while True:
-            _, _, valid, chunk = await ctx.tick().sample(self.dut.drain.valid, self.dut.drain.chunk)
+            port = self.dut.drain
+            request = (port.valid, port.chunk, port.follows, port.continues)
+            _, _, valid, chunk, follows, continues = await ctx.tick().sample(*request)
             rows = [
                 wrap(self.rng.getrandbits(bits) >> self.rng.randrange(bits), bits)
                 for _ in range(lanes)
             ]
             if valid:
+                # what was promised comes next, and nothing continues without a promise
+                assert continues == bool(promised) and (not promised or chunk == promised[0])
+                promised = list(range(chunk + 1, chunk + 1 + follows))
                 self.drained.append((chunk, rows))
             answers.append(rows)
             ctx.set(self.dut.drain.sums, answers.popleft() or [0] * lanes)
