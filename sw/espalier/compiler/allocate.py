@@ -51,9 +51,13 @@ class Registers:
     used: int = 1
     """R0 is the number of steps."""
 
+    @property
+    def left(self) -> int:
+        return SPARE_REGISTER - self.used
+
     def take(self, what: str) -> int:
         """The next register. Raises CapacityError when there is none."""
-        if self.used == SPARE_REGISTER:
+        if self.left == 0:
             raise CapacityError(
                 f"{what} needs a sequencer register, all {SPARE_REGISTER} are taken; "
                 "give the model fewer inputs and outputs"

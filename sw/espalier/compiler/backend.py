@@ -35,8 +35,10 @@ def build(graph: Graph, config: Config, notes: dict[str, Any]) -> Program:
     UnsupportedModelError: vectors are combined in a way that the machine has no layout for.
     """
     layout = arrange(graph, config)
-    assembly = Assembly(config)
-    write_program(layout, assembly)
+    assembly = write_program(layout)
+    if len(assembly.nodes) > config.program_depth:
+        layout.prefetch = False
+        assembly = write_program(layout)
     code = assembly.encode()
     image = code + b"".join(layout.chip.image.parts)
     return Program(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..errors import CapacityError
 from ..spec import isa
 from ..spec.config import BEAT_BYTES, Config
+from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import INSTRUCTION_BYTES, Instruction, Mode, Opcode, Source, Store, Sums
 from ..spec.memory import Memory, beats, items_per_address
 from .hazards import Access, Range, Step, Waits
@@ -194,18 +195,25 @@ class Assembly:
         return Instruction(node.opcode, fields).encode()
 
     def traffic(self, entry: str) -> dict[str, int]:
-        """DDR bytes of one start: {"fixed": ..., "per_step": ...}; the program itself is not part of it."""
-        totals, address, factors = {"fixed": 0, "per_step": 0}, self.entries[entry], [("fixed", 1)]
+        """DDR bytes of a start with T steps, fixed + per_step·T; the program itself is not part of it.
+
+        A loop counts by R0 = T, or by another register, which then holds T - 1.
+        """
+        fixed, per_step, address = 0, 0, self.entries[entry]
+        factors: list[tuple[int, int]] = [(1, 0)]
         while (node := self.nodes[address]).opcode is not Opcode.HALT:
-            kind, times = factors[-1]
-            if node.opcode is Opcode.LOOP:
-                step = bool(node.fields.get("use_register"))
-                factors.append(("per_step", times) if step else (kind, times * node.fields["count"]))
+            once, repeated = factors[-1]
+            if node.opcode is Opcode.LOOP and node.fields.get("use_register"):
+                less = node.fields.get("register", 0) != STEPS_REGISTER
+                factors.append((-once if less else 0, once))
+            elif node.opcode is Opcode.LOOP:
+                factors.append((once * node.fields["count"], repeated * node.fields["count"]))
             elif node.opcode is Opcode.END:
                 factors.pop()
-            totals[kind] += times * self._bytes(node)
+            fixed += once * self._bytes(node)
+            per_step += repeated * self._bytes(node)
             address += 1
-        return totals
+        return {"fixed": fixed, "per_step": per_step}
 
     def _bytes(self, node: Node) -> int:
         f = node.fields

@@ -6,12 +6,13 @@ streamed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..spec.config import Config
-from .allocate import Chip
+from ..spec.memory import Memory
+from .allocate import Chip, table_words
 from .ir import Graph
 from .lower_stream import InputSums
 from .lowering import Unit
@@ -32,6 +33,10 @@ class Layout:
     stages: Stages
     weights: Resident | None = None
     temporary: int = 0
+    constants: list[tuple[Memory, int, int]] = field(default_factory=list)
+    """(memory, count, image offset) of what is loaded from address 0 once."""
+    prefetch: bool = True
+    """Load a step's columns during the step before; takes about twice the instructions."""
 
     @property
     def units(self) -> list[Unit]:
@@ -90,6 +95,7 @@ def finish(layout: Layout) -> Layout:
     """Give everything its address."""
     place_vectors(layout)
     place_weights(layout)
+    place_constants(layout)
     place_buffers(layout)
     return layout
 
@@ -126,6 +132,20 @@ def place_weights(layout: Layout) -> None:
         for unit in stage.units:
             if isinstance(unit, InputSums):
                 unit.place(config, chip.image)
+
+
+def place_constants(layout: Layout) -> None:
+    """Row parameters and tables."""
+    chip, config = layout.chip, layout.chip.config
+
+    def add(memory: Memory, words: list[np.ndarray]) -> None:
+        if words:
+            data = np.concatenate(words)
+            offset = chip.image.add(data.astype("<u8").tobytes())
+            layout.constants.append((memory, len(data), offset))
+
+    add(Memory.PARAMETERS, [parameters.words(config) for parameters in chip.parameters])
+    add(Memory.TABLES, [table_words(name) for name in chip.tables])
 
 
 def place_buffers(layout: Layout) -> None:

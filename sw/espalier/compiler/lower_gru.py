@@ -39,7 +39,7 @@ GATES = ("r", "z", "n_h", "n_x")
 
 @dataclass(eq=False)
 class CellUnit(Unit):
-    """A GRU cell; `output` is its state h. Products of the state come first: they hide the load of x."""
+    """A GRU cell; `output` is its state h."""
 
     cell: GruCellParameters
     rows: dict[str, Parameters] = field(default_factory=dict, init=False)
@@ -59,6 +59,11 @@ class CellUnit(Unit):
     @property
     def thresholds(self) -> bool:
         return bool(self.cell.input_threshold or self.cell.hidden_threshold)
+
+    @property
+    def prefetched(self) -> bool:
+        """Whether x is there before the state: its products come first and hide the state's way to the columns."""
+        return all(piece.vector.native for piece in self.inputs)
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -128,8 +133,12 @@ class CellUnit(Unit):
         shifted = slice(rows.start + number * self.hidden, rows.stop + number * self.hidden)
         from_x: list[tuple[Feed, Matrix]] = [(feed, self.cell.weight_ih) for feed in x]
         from_h = [(h, self.cell.weight_hh)]
-        parts = {"n_h": from_h, "n_x": from_x}.get(gate, from_h + from_x)
-        return plan_task(f"{self.name} {gate}", parts, shifted, ring, config, level=self.streamed)
+        both = from_x + from_h if self.prefetched else from_h + from_x
+        parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
+        return plan_task(
+            f"{self.name} {gate}", parts, shifted, ring, config,
+            level=self.streamed, cut=gate in ("r", "n_x"),
+        )
 
     def _ask_sums(self, chip: Chip) -> None:
         """Sum memory: running sums for good; within a step sums from the scratch, or one block's segments."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..spec.config import Config
+from ..spec.config import ITEM_BYTES, Config
 from ..spec.isa import Function, Source
 from ..spec.memory import Memory
 from ..spec.numerics import FUNCTIONS
 from .allocate import Chip, Parameters
 from .lowering import Sinks, Site, Unit
 from .products import SlotRing
-from .vectors import Section
+from .vectors import Region, Section
 
 
 @dataclass(eq=False)
@@ -37,23 +38,31 @@ class LoadUnit(Unit):
 
     def write(self, site: Site) -> None:
         vector, config = self.output, site.config
-        where = self._where(site)
         if vector.native:
             for region in vector.columns.values():
-                groups = -(-vector.elements // config.group)
-                site.assembly.load_buffer(Memory.ACTIVATIONS, region.address, groups, **where)
+                self.write_part(site, region, 0, region.words)
             return
         items = config.chunks(vector.elements) * config.vector_lanes // 4
+        where = self._where(site, last=True)
         site.assembly.load_buffer(Memory.VECTOR, vector.address, items, **where)
         self.sinks.copies(site, whole=False)
 
-    def _where(self, site: Site) -> dict:
+    def write_part(self, site: Site, region: Region, first: int, end: int) -> None:
+        """Load the columns of the region's words first..end."""
+        groups, arrays = -(-self.output.elements // site.config.group), site.config.arrays
+        count = min(end * arrays, groups) - first * arrays
+        where = self._where(site, last=end == region.words)
+        where["offset"] += first * arrays * ITEM_BYTES
+        site.assembly.load_buffer(Memory.ACTIVATIONS, region.address + first, count, **where)
+
+    def _where(self, site: Site, *, last: bool) -> dict[str, Any]:
+        """The DDR address; the last load of a step moves on to the next one."""
         buffer, cursors = self.section.buffer, site.cursors
         where = {"offset": self.section.offset, "section": self.section.name}
         if self.at_end:
             return {**where, "register": buffer.reverse}
         register = cursors.registers.get(buffer, buffer.register)
-        increment = 0 if buffer.own else cursors.stride(buffer)
+        increment = cursors.stride(buffer) if last and not buffer.own else 0
         return {**where, "register": register, "increment": increment}
 
 

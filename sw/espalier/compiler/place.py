@@ -155,6 +155,10 @@ class Streamed:
         if self.resident:
             assembly.load_image(Memory.DESCRIPTORS, 0, self.groups, self._offset)
 
+    def begin(self) -> None:
+        """A step begins: its tiles come from the first one on."""
+        self._issued = 0
+
     def before(self, assembly: Assembly, product: Product) -> None:
         """Load the product's tile and the next one, as far as they were not yet."""
         last = min(self._order.index(product) + 1, len(self._order) - 1)

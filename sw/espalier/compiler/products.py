@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -131,12 +132,13 @@ class SlotRing:
 
 def plan_task(
     name: str, parts: list[tuple[Feed, Matrix]], rows: slice, ring: SlotRing, config: Config,
-    height: int = 0, level: bool = False,
+    height: int = 0, level: bool = False, cut: bool = True,
 ) -> Task:
     """The products of `rows` of every part's matrix, in its own slots, split where the accumulators ask for it.
 
     All parts add to the same slots, so the joined sum is that of all digit planes; plane p of a part lies at plane p of
-    the task. `height` is the slots of a plane where they are more than the rows need, `level` as in `pack`.
+    the task. `height` is the slots of a plane where they are more than the rows need, `level` as in `pack`;
+    `cut` cuts products where their columns are loaded in parts.
     """
     count = rows.stop - rows.start
     planes = max(matrix.planes for _, matrix in parts)
@@ -149,13 +151,21 @@ def plan_task(
     ]
     delta = any(feed.last is not None for feed, _ in parts)
     segments = [
-        [
-            Product(parts[n][0], p, group, Mode.DELTA if parts[n][0].last else Mode.PLAIN)
-            for n, p, group in segment
-        ]
+        [product for n, p, group in segment for product in _products(parts[n][0], p, group, cut)]
         for segment in bounds.split(packed, delta)
     ]
     return Task(name, (first, first + height * planes), count, planes, height, segments)
+
+
+def _products(feed: Feed, packed: Packed, group: int, cut: bool) -> list[Product]:
+    """The product, or one for each part of a region that is loaded in parts."""
+    mode, end = Mode.DELTA if feed.last else Mode.PLAIN, group + packed.groups
+    inside = [at for at in feed.region.cuts if group < at < end] if cut else []
+    edges = [group, *inside, end]
+    return [
+        Product(feed, packed.part(a - group, b - group), a, mode)
+        for a, b in pairwise(edges)
+    ]
 
 
 def commit_last(tasks: list[Task]) -> None:

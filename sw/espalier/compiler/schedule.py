@@ -8,18 +8,26 @@ Held-back VECTORs go first where the next product needs their slots or the colum
 
 and the sums of one half of the slots are drained while the other half accumulates. The waits follow from what each
 instruction touches (`hazards`).
+
+Columns of the next step are loaded as soon as their last product is through, in parts: the first while the others are
+still multiplied. So the next step's products of x run under the last gate and hide it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .emit import Assembly
 from .place import Streamed
 from .products import Product, Task
 from .vectors import Vector
+
+BEHIND = 2
+"""Products issued before a held-back VECTOR: as many as a wait lets be outstanding."""
+Prefetch = Mapping[Product, Sequence[Callable[[], None]]]
+"""Loads for the next step, by the last product that needs what they overwrite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +42,20 @@ class Drain:
 class Schedule:
     """Writes products and held-back VECTORs into an assembly."""
 
-    def __init__(self, assembly: Assembly, stream: Streamed | None = None):
-        self.assembly, self._stream = assembly, stream
+    def __init__(
+        self, assembly: Assembly, stream: Streamed | None = None, prefetch: Prefetch | None = None
+    ):
+        self.assembly, self._stream, self._prefetch = assembly, stream, prefetch or {}
         self._held: deque[Drain] = deque()
+        self._due: list[Callable[[], None]] = []
 
     def task(self, task: Task) -> None:
         """All products of a task, with the drains between its segments."""
         config = self.assembly.config
         for number, segment in enumerate(task.segments):
-            for product in segment:
+            for issued, product in enumerate(segment):
+                if issued == BEHIND:
+                    self._write_held()
                 self._make_room(task, product)
                 self._product(product)
             if number < len(task.segments) - 1:
@@ -50,8 +63,7 @@ class Schedule:
 
     def drain(self, task: Task, write: Callable[[], None], makes: tuple[Vector, ...] = ()) -> None:
         """VECTORs that empty the task's slots, to be written behind the next task's products."""
-        while self._held:
-            self._release()
+        self._write_held()
         self._held.append(Drain(task.slots, makes, write))
 
     def after(self, write: Callable[[], None], makes: tuple[Vector, ...]) -> None:
@@ -65,8 +77,13 @@ class Schedule:
 
     def finish(self) -> None:
         """Write all that is held back."""
+        self._load()
         while self._held:
             self._release()
+
+    def _write_held(self) -> None:
+        while self._held:
+            self._held.popleft().write()
 
     def _make_room(self, task: Task, product: Product) -> None:
         first, end = task.slots
@@ -88,6 +105,14 @@ class Schedule:
             weights=product.weights,
             slots=product.packed.slots,
         )
+        self._due.extend(self._prefetch.get(product, ()))
 
     def _release(self) -> None:
+        self._load()
         self._held.popleft().write()
+
+    def _load(self) -> None:
+        """The next step's columns, before VECTORs that wait for the same products anyway."""
+        for load in self._due:
+            load()
+        self._due = []

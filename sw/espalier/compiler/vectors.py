@@ -8,6 +8,7 @@ the whole vector and the result keeps the mapping.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,13 +16,26 @@ from ..errors import UnsupportedModelError
 from ..spec.config import Config
 from .ir import Value, View
 
+PARTS = 3
+"""Parts of columns from DDR, each of two words at least: a wait can tell three products apart."""
+
 
 @dataclass(eq=False)
 class Region:
-    """Words of activation memory (in every array) with the columns of one vector."""
+    """Words of activation memory (in every array) with the columns of one vector.
+
+    `cuts` are the words at which columns from DDR are cut into parts: the first one is loaded for the next step while
+    the others are still multiplied.
+    """
 
     words: int
     address: int = -1
+    cuts: tuple[int, ...] = ()
+
+    def parts(self) -> list[tuple[int, int]]:
+        """(first word, end) of every part."""
+        edges = (0, *self.cuts, self.words)
+        return list(pairwise(edges))
 
 
 @dataclass(eq=False)
@@ -97,7 +111,10 @@ class Vector:
             )
         if scale not in self.columns:
             groups = config.chunks(self.elements) * config.chunk_groups
-            self.columns[scale] = Region(-(-groups // config.arrays))
+            words = -(-groups // config.arrays)
+            parts = min(PARTS, config.groups_per_array(self.elements) // 2) if self.native else 1
+            cuts = tuple(-(-words * i // parts) for i in range(1, parts))
+            self.columns[scale] = Region(words, cuts=cuts)
         return self.columns[scale]
 
     def need_memory(self) -> None:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
+from functools import partial
 
 from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import Mode, Source, Store, Sums
-from ..spec.memory import Memory
-from ..spec.numerics import TABLE_SEGMENTS
-from .allocate import Registers, table_words
+from .allocate import Registers
 from .emit import MOST_CHUNKS, Assembly
 from .layout import Layout
+from .lower_passes import LoadUnit
 from .lower_stream import InputSums
 from .lowering import Cursors, Site
 from .place import Streamed
-from .schedule import Schedule
+from .products import Product
+from .schedule import Prefetch, Schedule
 from .stages import Stage
 from .vectors import Buffer
 
 
-def write_program(layout: Layout, assembly: Assembly) -> None:
-    """Write `setup`, `reset` and `run`, and the data that they load."""
+def write_program(layout: Layout) -> Assembly:
+    """The entries `setup`, `reset` and `run`."""
+    assembly = Assembly(layout.chip.config)
     assembly.entry("setup")
     if layout.weights is not None:
         layout.weights.load(assembly)
-    load_constants(layout, assembly)
+    for memory, count, offset in layout.constants:
+        assembly.load_image(memory, 0, count, offset)
     assembly.halt()
 
     assembly.entry("reset")
@@ -39,6 +41,7 @@ def write_program(layout: Layout, assembly: Assembly) -> None:
     write_stages(layout, assembly, layout.stages.after)
     store_finals(layout, assembly)
     assembly.halt()
+    return assembly
 
 
 def write_stages(layout: Layout, assembly: Assembly, stages: list[Stage]) -> None:
@@ -53,27 +56,18 @@ def write_stages(layout: Layout, assembly: Assembly, stages: list[Stage]) -> Non
             write_loop(layout, assembly, stage)
 
 
-def write_units(layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors) -> None:
-    """One step of a stage."""
+def write_units(
+    layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors, ahead: Prefetch | None = None
+) -> None:
+    """One step of a stage; `ahead` has the loads for the next one."""
     stream = stage.weights if isinstance(stage.weights, Streamed) else None
-    schedule = Schedule(assembly, stream)
+    if stream is not None:
+        stream.begin()
+    schedule = Schedule(assembly, stream, ahead)
     site = Site(assembly, schedule, cursors, layout.chip, layout.temporary)
     for unit in stage.units:
         unit.write(site)
     schedule.finish()
-
-
-def load_constants(layout: Layout, assembly: Assembly) -> None:
-    """Row parameters and tables."""
-    chip = layout.chip
-    if chip.parameters:
-        words = np.concatenate([p.words(assembly.config) for p in chip.parameters])
-        offset = chip.image.add(words.astype("<u8").tobytes())
-        assembly.load_image(Memory.PARAMETERS, 0, len(words), offset)
-    if chip.tables:
-        words = np.concatenate([table_words(name) for name in chip.tables])
-        offset = chip.image.add(words.astype("<u8").tobytes())
-        assembly.load_image(Memory.TABLES, 0, len(chip.tables) * TABLE_SEGMENTS, offset)
 
 
 def clear(layout: Layout, assembly: Assembly) -> None:
@@ -97,16 +91,66 @@ def clear(layout: Layout, assembly: Assembly) -> None:
 
 
 def write_loop(layout: Layout, assembly: Assembly, stage: Stage) -> None:
-    """One loop over the time steps. Loads of inputs move on by themselves, all other addresses after the step."""
+    """One loop over the time steps. Loads of inputs move on by themselves, all other addresses after the step.
+
+    With columns to prefetch, the first step's are loaded before the loop and the last step stands behind it.
+    """
     free = replace(layout.chip.registers)
     cursors = Cursors(assembly, reverse=stage.reverse)
     for buffer in stage.buffers():
         cursors.start(buffer, work_register(layout, stage, buffer, free))
-    with assembly.loop(register=STEPS_REGISTER):
-        write_units(layout, assembly, stage, cursors)
-        for buffer in stage.buffers():
-            if not is_input(layout, buffer):
-                cursors.advance(buffer)
+    ahead = prefetched(stage) if layout.prefetch and free.left else []
+    if not ahead:
+        with assembly.loop(register=STEPS_REGISTER):
+            write_step(layout, assembly, stage, cursors)
+        return
+    body = Stage([u for u in stage.units if u not in ahead], weights=stage.weights)
+    site = Site(assembly, Schedule(assembly), cursors, layout.chip, layout.temporary)
+    loads = [
+        partial(unit.write_part, site, region, first, end)
+        for unit in ahead
+        for region in unit.output.columns.values()
+        for first, end in region.parts()
+    ]
+    for load in loads:
+        load()
+    count = free.take("the number of steps before the last")
+    assembly.set(count, -1, STEPS_REGISTER)
+    with assembly.loop(register=count):
+        write_step(layout, assembly, body, cursors, prefetch(body, ahead, site))
+    write_step(layout, assembly, body, cursors)
+
+
+def write_step(
+    layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors, ahead: Prefetch | None = None
+) -> None:
+    write_units(layout, assembly, stage, cursors, ahead)
+    for buffer in stage.buffers():
+        if not is_input(layout, buffer):
+            cursors.advance(buffer)
+
+
+def prefetched(stage: Stage) -> list[LoadUnit]:
+    """Inputs whose columns can be loaded a step ahead: some product takes them."""
+    regions = {product.feed.region for product in stage.products}
+    return [
+        unit
+        for unit in stage.units
+        if isinstance(unit, LoadUnit) and unit.output.native and regions & set(unit.output.columns.values())
+    ]
+
+
+def prefetch(stage: Stage, units: list[LoadUnit], site: Site) -> Prefetch:
+    """The loads of the next step by the last product of this one that reads what they overwrite."""
+    result: dict[Product, list[Callable[[], None]]] = {}
+    for unit in units:
+        for region in unit.output.columns.values():
+            readers = [p for p in stage.products if p.feed.region is region]
+            for first, end in region.parts():
+                reading = [p for p in readers if p.first_group < end]
+                load = partial(unit.write_part, site, region, first, end)
+                result.setdefault((reading or readers)[-1], []).append(load)
+    return result
 
 
 def work_register(layout: Layout, stage: Stage, buffer: Buffer, free: Registers) -> int:
