@@ -146,6 +146,18 @@ def test_training_lowers_the_loss_and_reaches_the_density():
         assert not weight[~trained.inner["rnn"].mask(name)].any()
 
 
+def test_a_result_is_kept_by_its_state_dict():
+    recipe = Recipe(density=0.25, config=TINY)
+    trained = compress(make_model(), recipe, batches=make_batches(), loss=toy_loss)
+    restored = compress(make_model(), recipe, calibration=CALIBRATION)
+    x = CALIBRATION[1]
+    assert not torch.equal(restored(x), trained(x))
+    restored.load_state_dict(trained.state_dict())
+    assert torch.equal(restored(x), trained(x))
+    weights = [m.head.integer().matrix.weight for m in (restored, trained)]
+    assert (weights[0] == weights[1]).all()
+
+
 def make_loader():
     data = [(x, y) for batch in make_batches() for x, y in zip(*batch, strict=True)]
     return torch.utils.data.DataLoader(data, batch_size=13, shuffle=True)

@@ -245,6 +245,13 @@ def test_mistakes_are_named():
         gru(torch.rand(3, 2, 5), torch.rand(1, 6))
     with pytest.raises(InputError, match="PackedSequence"):
         gru(nn.utils.rnn.pack_sequence([torch.rand(3, 5)]))
+    with pytest.raises(InputError, match="at least one time step"):
+        gru(torch.rand(0, 5))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match="values must be finite"):
+            gru(torch.full((2, 5), bad))
+        with pytest.raises(InputError, match="values must be finite"):
+            gru(torch.rand(2, 5), torch.full((1, 6), bad))
     with pytest.raises(ValueError, match="must be one of"):
         gru.set_bit_width("weight_ih_l0", 5)
     with pytest.raises(EspalierError, match="no input_scale yet"):

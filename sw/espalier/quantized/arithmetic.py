@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..spec import numerics
 
 FLOAT32_INTEGERS = 1 << 24
@@ -57,16 +58,23 @@ def saturate(value: Tensor) -> Tensor:
 
 def to_values(x: Tensor, scale: float) -> Tensor:
     """Real x as int64 elements: floor(x / scale + 0.5), saturated to 16 bits."""
-    return saturate(torch.floor(x.detach().double() / scale + 0.5).long())
+    return saturate(torch.floor(_finite(x) / scale + 0.5).long())
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x in double precision. Raises InputError for NaN and infinity: no integer stands for them."""
+    if not torch.isfinite(x).all():
+        raise InputError("values must be finite to be quantized; there is NaN or infinity")
+    return x.detach().double()
 
 
 def to_columns(x: Tensor, scale: float) -> Tensor:
     """Real x as column inputs: floor(x / scale + 0.5) clipped to ±127, as floats of x's dtype.
 
-    The gradient is 1 / scale within the range and 0 outside.
+    The gradient is 1 / scale within the range and 0 outside. Raises InputError for NaN, infinity.
     """
     low, high = numerics.COLUMN_MIN, numerics.COLUMN_MAX
-    exact = torch.floor(x.detach().double() / scale + 0.5).clamp(low, high).to(x.dtype)
+    exact = torch.floor(_finite(x) / scale + 0.5).clamp(low, high).to(x.dtype)
     return straight_through((x / scale).clamp(low, high), exact) if x.requires_grad else exact
 
 

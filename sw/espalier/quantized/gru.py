@@ -185,6 +185,8 @@ class QuantGRU(QuantModule):
 
     def _integer_forward(self, x: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
         """x [T, B, I], h0 [layers·D, B, H] to (y [T, B, D·H], h_n)."""
+        if x.shape[0] == 0:
+            raise InputError("GRU input must have at least one time step")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         h0 = straight_through(
             h0.to(x.dtype), (to_values(h0, STATE_SCALE) * STATE_SCALE).to(x.dtype)
