@@ -14,7 +14,7 @@ from espalier.spec.memory import ENTRY
 
 from .cursor import product_layout
 from .feeder import Feeder
-from .fetch import group_write
+from .group_memories import group_write
 from .lane import CLEAR_DELAY, LANE_LATENCY, Lane
 from .weights import WeightBank, bank_depths, part_of, quad_writes
 

@@ -64,9 +64,12 @@ class Cursor(wiring.Component):
         m = Module()
         command, tag = self.command.payload, self.tag
         product = Signal.like(command, reset_less=True)
-        step, following = (Signal.like(command.groups, name=n) for n in ("step", "following"))
+        # `following` = step + 1 is a register of its own: the last group is known early
+        step, following = (
+            Signal.like(command.groups, name=name, reset_less=True)
+            for name in ("step", "following")
+        )
         m.d.comb += [
-            following.eq(step + 1),
             # one counter and three sums need no multiplexers, three counters would
             self.activations.eq(product.activations + step),
             self.descriptors.eq(product.descriptors + step),
@@ -77,9 +80,10 @@ class Cursor(wiring.Component):
             self.command.ready.eq(~self.valid | (self.enable & tag.final)),
         ]
         with m.If(self.command.ready):
-            m.d.sync += [self.valid.eq(self.command.valid), product.eq(command), step.eq(0)]
+            m.d.sync += [self.valid.eq(self.command.valid), product.eq(command)]
+            m.d.sync += [step.eq(0), following.eq(1)]
             with m.If(command.mode == Mode.PLAIN):
                 m.d.sync += product.threshold.eq(0)
         with m.Elif(self.enable):
-            m.d.sync += step.eq(following)
+            m.d.sync += [step.eq(following), following.eq(following + 1)]
         return m

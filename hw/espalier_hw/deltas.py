@@ -1,4 +1,4 @@
-"""The arithmetic on a group of columns: differences against a threshold, and where each column's words lie."""
+"""The arithmetic on a group of columns: differences, thresholds, and where the words lie."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from espalier.spec.memory import COUNT_BITS
 from .weights import weight_address
 
 DELTA_BITS = COLUMN_BITS + 1
-STEPS = ("operands", "delta", "group")
-"""Register stages behind the memories; each `move` bit lets one of them take the group of the stage before."""
-MOVE = data.StructLayout({step: 1 for step in STEPS})
+DELTA_STAGES = 3
+"""Register stages behind the memories: operands, delta, group."""
 
 
 def columns_layout(config: Config) -> data.ArrayLayout:
@@ -31,34 +30,41 @@ def offset_shape(config: Config) -> Shape:
     return Shape.cast(range((config.group - 1) * SLOTS + 1))
 
 
+def magnitude(delta: Value) -> tuple[Value, Value]:
+    """(m, s) with |delta| = m + s: 8 bits and the sign."""
+    sign = delta[-1]
+    return delta[:COLUMN_BITS] ^ sign.replicate(COLUMN_BITS), sign
+
+
 def beyond(delta: Value, threshold: Value) -> Value:
     """|delta| > threshold, as one adder's carry; delta has 9 bits signed, threshold 8 unsigned."""
-    sign = delta[-1]
-    magnitude = delta[:COLUMN_BITS] ^ sign.replicate(COLUMN_BITS)
-    return (Cat(sign, magnitude) + Cat(1, ~threshold))[-1]
+    value, sign = magnitude(delta)
+    return (Cat(sign, value) + Cat(1, ~threshold))[-1]
 
 
 def needs_two(delta: Value) -> Value:
     """|delta| > 127."""
-    sign = delta[-1]
-    magnitude = delta[:COLUMN_BITS] ^ sign.replicate(COLUMN_BITS)
-    return magnitude[-1] | (sign & magnitude[:-1].all())
+    value, sign = magnitude(delta)
+    return value[-1] | (sign & value[:-1].all())
 
 
 class Deltas(wiring.Component):
-    """delta = x - s of a group's columns, sent = |delta| > threshold, wide = sent and |delta| >
-    127.
+    """delta = x - s of a group's columns; `sent`: |delta| > threshold; `wide`: |delta| > 127 too.
 
     s counts as 0 in PLAIN; x and s count as 0 in CLEAR, so that nothing is sent and 0 is kept.
-    `kept` is the new last-sent value: x where sent, else s. Outputs are registers of the `group`
-    stage. `mode` belongs to the operands, `threshold` to the delta stage's group.
+    `kept` is the new last-sent value: x where sent, else s. All stages move together; `mode`
+    belongs to the memories' outputs, `threshold` to the delta stage's group.
     """
 
     def __init__(self, config: Config):
         self._group = config.group
         columns = columns_layout(config)
         super().__init__({
-            "move": In(MOVE), "mode": In(2), "threshold": In(8), "x": In(columns), "s": In(columns),
+            "move": In(1),
+            "mode": In(2),
+            "threshold": In(8),
+            "x": In(columns),
+            "s": In(columns),
             "delta": Out(data.ArrayLayout(signed(DELTA_BITS), config.group)),
             "sent": Out(config.group),
             "wide": Out(config.group),
@@ -67,24 +73,25 @@ class Deltas(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shape = self.x.shape()
         x, s, x_held, s_held = (
-            Signal(shape, name=name, reset_less=True) for name in ("x_now", "s_now", "x_held", "s_held")
+            Signal.like(self.x, name=name, reset_less=True)
+            for name in ("x_now", "s_now", "x_held", "s_held")
         )
         delta = Signal.like(self.delta, name="delta_now", reset_less=True)
         clear = self.mode == Mode.CLEAR
-        with m.If(self.move.operands):
-            # as a register's synchronous clear this costs no logic
-            m.d.sync += [x.eq(Mux(clear, 0, self.x)), s.eq(Mux(clear | (self.mode == Mode.PLAIN), 0, self.s))]
-        with m.If(self.move.delta):
-            m.d.sync += [x_held.eq(x), s_held.eq(s)]
-        for i in range(self._group):
-            sent = beyond(delta[i], self.threshold)
-            with m.If(self.move.delta):
-                m.d.sync += delta[i].eq(x[i] - s[i])
-            with m.If(self.move.group):
+        with m.If(self.move):
+            m.d.sync += [
+                # as a register's synchronous clear this costs no logic
+                x.eq(Mux(clear, 0, self.x)),
+                s.eq(Mux(clear | (self.mode == Mode.PLAIN), 0, self.s)),
+                x_held.eq(x),
+                s_held.eq(s),
+                self.delta.eq(delta),
+            ]
+            for i in range(self._group):
+                sent = beyond(delta[i], self.threshold)
                 m.d.sync += [
-                    self.delta[i].eq(delta[i]),
+                    delta[i].eq(x[i] - s[i]),
                     self.sent[i].eq(sent),
                     self.wide[i].eq(sent & needs_two(delta[i])),
                     self.kept[i].eq(Mux(sent, x_held[i], s_held[i])),
@@ -93,17 +100,16 @@ class Deltas(wiring.Component):
 
 
 class Offsets(wiring.Component):
-    """Column i's words begin at base + offsets[i], offsets[i] = counts[0] + ... + counts[i - 1];
-    `present[i]` = counts[i] > 0.
+    """Column i's words begin at base + offsets[i], offsets[i] = counts[0] + ... + counts[i - 1].
 
-    Half of the sums are made in the `delta` stage, the others in `group`; outputs are registers of
-    `group`.
+    `present[i]`: counts[i] > 0. Half of the sums are made in the delta stage, half in the group
+    stage; all stages move together with those of `Deltas`.
     """
 
     def __init__(self, config: Config):
         self._config = config
         super().__init__({
-            "move": In(MOVE),
+            "move": In(1),
             "words": In(descriptor_layout(config)),
             "base": Out(weight_address(config)),
             "counts": Out(data.ArrayLayout(COUNT_BITS, config.group)),
@@ -113,29 +119,32 @@ class Offsets(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        half = self._config.group // 2
-        words, held = (Signal.like(self.words, name=n, reset_less=True) for n in ("words_now", "words_held"))
-        early = Signal(data.ArrayLayout(offset_shape(self._config), half + 1), reset_less=True)
+        shape, half = offset_shape(self._config), self._config.group // 2
+        words, held = (
+            Signal.like(self.words, name=name, reset_less=True)
+            for name in ("words_now", "words_held")
+        )
+        early = Signal(data.ArrayLayout(shape, half + 1), reset_less=True)
 
         def sums(first: Value, counts: list[Value]) -> list[Value]:
             result = [first]
             for count in counts:
-                result.append((result[-1] + count)[:offset_shape(self._config).width])
+                result.append((result[-1] + count)[: shape.width])
             return result
 
-        with m.If(self.move.operands):
-            m.d.sync += words.eq(self.words)
-        with m.If(self.move.delta):
+        first_half = sums(Const(0), list(words.counts)[:half])
+        second_half = sums(early[half], list(held.counts)[half:-1])
+        with m.If(self.move):
             m.d.sync += [
+                words.eq(self.words),
                 held.eq(words),
-                *(e.eq(o) for e, o in zip(early, sums(Const(0), list(words.counts)[:half]), strict=True)),
-            ]
-        late = sums(early[half], list(held.counts)[half:-1])
-        with m.If(self.move.group):
-            m.d.sync += [
                 self.base.eq(held.base),
                 self.counts.eq(held.counts),
                 self.present.eq(Cat(count.any() for count in held.counts)),
-                *(o.eq(v) for o, v in zip(self.offsets, [*list(early)[:half], *late], strict=True)),
             ]
+            for register, value in zip(early, first_half, strict=True):
+                m.d.sync += register.eq(value)
+            offsets = [*list(early)[:half], *second_half]
+            for register, value in zip(self.offsets, offsets, strict=True):
+                m.d.sync += register.eq(value)
         return m

@@ -14,7 +14,7 @@ from espalier.spec.memory import Memory
 from . import feeder
 from .array import OPERATION_LATENCY, ColumnArray, operation_layout
 from .buffer import Buffer
-from .fetch import group_write
+from .group_memories import group_write
 from .interfaces import (
     PRODUCT_COMMAND,
     ColumnWrite,

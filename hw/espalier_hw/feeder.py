@@ -12,8 +12,9 @@ from espalier.spec.numerics import COLUMN_MAX
 
 from .buffer import Buffer
 from .cursor import product_layout
-from .deltas import DELTA_BITS, needs_two
-from .fetch import FETCH_LATENCY, Fetch, group_layout, group_write
+from .deltas import DELTA_BITS
+from .fetch import FETCH_LATENCY, Fetch, group_layout
+from .group_memories import group_write
 from .weights import weight_address
 
 FIRST_WORD_LATENCY = FETCH_LATENCY + 5
@@ -62,7 +63,7 @@ class Picker(wiring.Component):
             m.d.sync += group.work.eq(rest)
         picked = Signal(data.StructLayout({
             "delta": signed(DELTA_BITS), "offset": group.offsets[0].shape(), "count": COUNT_BITS,
-            "base": group.base.shape(), "final": 1,
+            "base": group.base.shape(), "wide": 1, "final": 1,
         }), reset_less=True)
         with m.If(free):
             m.d.sync += [
@@ -70,6 +71,7 @@ class Picker(wiring.Component):
                 picked.offset.eq(group.offsets[index]),
                 picked.count.eq(Mux(group.work.any(), group.counts[index], 0)),
                 picked.base.eq(group.base),
+                picked.wide.eq(group.work.any() & group.wide.bit_select(index, 1)),
                 picked.final.eq(group.final & alone),
             ]
         m.d.comb += free.eq(self._visit(m, picked, valid, free))
@@ -78,8 +80,7 @@ class Picker(wiring.Component):
     def _visit(self, m: Module, picked: data.View, valid: Value, free: Value) -> Value:
         """Puts out the picked column's visits; when the next column may be picked."""
         column, second = self.columns.payload, Signal()
-        wide, negative = needs_two(picked.delta) & (picked.count != 0), picked.delta[-1]
-        first = wide & ~second
+        negative, first = picked.delta[-1], picked.wide & ~second
         m.d.comb += [
             column.address.eq(picked.base + picked.offset),
             column.count.eq(picked.count),

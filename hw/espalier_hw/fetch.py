@@ -4,36 +4,30 @@ from __future__ import annotations
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from espalier.spec.config import ITEM_BYTES, Config
+from espalier.spec.config import Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import COUNT_BITS
 
-from .cursor import Cursor, index, product_layout, tag_layout, writes
-from .deltas import (
-    DELTA_BITS,
-    STEPS,
-    Deltas,
-    Offsets,
-    columns_layout,
-    descriptor_layout,
-    offset_shape,
-)
+from .cursor import Cursor, product_layout, tag_layout, writes
+from .deltas import DELTA_BITS, DELTA_STAGES, Deltas, Offsets, offset_shape
+from .group_memories import GroupMemories, group_write
 from .weights import weight_address
 
-STAGES = ("read", *STEPS)
-FETCH_LATENCY = len(STAGES)
+FETCH_LATENCY = 1 + DELTA_STAGES
 """Cycles from a group's read address to its place in the output."""
 HAZARD_BITS = 4
-"""Address bits compared between reads and pending writes: the few neighbouring groups in flight differ in them."""
+"""Address bits compared between reads and pending writes; the few groups in flight, neighbours,
+differ in them, so that a product never waits for itself."""
 
 
 def group_layout(config: Config) -> data.StructLayout:
-    """A group after the threshold: column i with `work[i]` has counts[i] words from base + offsets[i] on."""
+    """A group after the threshold. Column i with `work[i]` has counts[i] words from base +
+    offsets[i] on, and two visits when `wide[i]`."""
     return data.StructLayout({
         "work": config.group,
+        "wide": config.group,
         "delta": data.ArrayLayout(signed(DELTA_BITS), config.group),
         "base": weight_address(config),
         "offsets": data.ArrayLayout(offset_shape(config), config.group),
@@ -42,77 +36,23 @@ def group_layout(config: Config) -> data.StructLayout:
     })
 
 
-def group_write(config: Config) -> data.StructLayout:
-    """One word from the loader or the vector unit into the activations, or from the loader into the descriptors."""
-    return data.StructLayout({
-        "activations": 1,
-        "descriptors": 1,
-        "address": index(max(config.column_depth, config.descriptor_depth)),
-        "data": 8 * ITEM_BYTES,
-    })
-
-
 def ones(bits: Value) -> Value:
     """The number of 1 bits."""
     return sum(bits[1:], start=bits[0])
 
 
-class GroupMemories(wiring.Component):
-    """Activations x, last-sent values s and descriptors of one array, a group a word; outputs one
-    cycle after `read`.
-
-    All in block RAM with one write and one read a cycle. Outputs stay until the next `read`. A
-    word is never read in the cycle in which it is written: `Fetch` keeps reads of s away, the
-    program's waits those of x and the descriptors.
-    """
-
-    def __init__(self, config: Config):
-        self._config = config
-        columns = columns_layout(config)
-        super().__init__({
-            "write": In(group_write(config)),
-            "keep": In(data.StructLayout({"enable": 1, "address": index(config.column_depth), "data": columns})),
-            "read": In(1),
-            "x_address": In(index(config.column_depth)),
-            "s_address": In(index(config.column_depth)),
-            "words_address": In(index(config.descriptor_depth)),
-            "x": Out(columns),
-            "s": Out(columns),
-            "words": Out(descriptor_layout(config)),
-        })
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        c, new = self._config, self.write
-        columns, words = columns_layout(c).size, descriptor_layout(c).size
-        for name, depth, width, enable, to, value, address, output in (
-            ("activations", c.column_depth, columns, new.activations, new.address, new.data, self.x_address, self.x),
-            ("last_sent", c.column_depth, columns, self.keep.enable, self.keep.address, self.keep.data,
-             self.s_address, self.s),
-            ("descriptors", c.descriptor_depth, words, new.descriptors, new.address, new.data,
-             self.words_address, self.words),
-        ):
-            m.submodules[name] = memory = Memory(shape=width, depth=depth, init=[])
-            write, read = memory.write_port(), memory.read_port()
-            m.d.comb += [
-                write.en.eq(enable), write.addr.eq(to), write.data.eq(value),
-                read.en.eq(self.read), read.addr.eq(address), Value.cast(output).eq(read.data),
-            ]
-        return m
-
-
 class Fetch(wiring.Component):
     """Groups of columns with their differences and the places of their words.
 
-    Stages: read | operands | delta | group. One group a cycle; a group without work that is not
-    its product's last one is dropped, also while the output waits. The next product's first group
-    follows right after the last one. CLEAR makes groups without work. A last-sent value is written
-    `FETCH_LATENCY` cycles after its read; a read that may meet a pending write waits for it.
+    Stages: read | operands | delta | group; all move together, one group a cycle, when the group
+    at the end leaves: to the output, or dropped because it has no work and is not its product's
+    last. The next product's first group follows right after the last one. CLEAR makes groups
+    without work. A last-sent value is written `FETCH_LATENCY` cycles after its read; a read that
+    may meet a pending write waits for it.
 
     Members
     -------
-    visits, skipped: events, in one cycle for each group, before the group leaves. CLEAR counts
-    nothing.
+    visits, skipped: events, in one cycle for each group, before it leaves. CLEAR counts nothing.
     """
 
     def __init__(self, config: Config):
@@ -129,59 +69,62 @@ class Fetch(wiring.Component):
         m = Module()
         m.submodules.cursor = cursor = Cursor(self._config)
         connect(m, flipped(self.command), cursor.command)
-        valid = {name: Signal(name=f"{name}_valid") for name in STAGES}
-        tags = {n: Signal(tag_layout(self._config), name=f"{n}_tag", reset_less=True) for n in STAGES}
-        fresh = Signal()
-        pending = [(valid[name], tags[name]) for name in STAGES[:-1]] + [(fresh, tags["group"])]
-        hazard = Cat(
-            busy & writes(tag) & (tag.last[:HAZARD_BITS] == cursor.tag.last[:HAZARD_BITS]) for busy, tag in pending
-        ).any()
-        moves = {}
-        start, tag, free = cursor.valid & ~hazard, cursor.tag, Signal(name="read_free")
-        m.d.comb += cursor.enable.eq(start & free)
-        for name in STAGES:
-            leaves = Signal(name=f"{name}_leaves")
-            m.d.comb += free.eq(~valid[name] | leaves)
-            moves[name] = start & free
-            with m.If(free):
-                m.d.sync += [valid[name].eq(start), tags[name].eq(tag)]
-            start, tag, free = valid[name], tags[name], leaves
-        m.d.sync += fresh.eq(moves["group"])
-        self._data(m, cursor, moves, tags, fresh)
-        idle = ~self.groups.payload.work.any() & ~self.groups.payload.final
-        m.d.comb += [self.groups.valid.eq(valid["group"] & ~idle), leaves.eq(self.groups.ready | idle)]
+        move, fresh, start = Signal(), Signal(), Signal()
+        valid = Signal(FETCH_LATENCY)
+        tags = [
+            Signal.like(cursor.tag, name=f"tag_{stage}", reset_less=True)
+            for stage in range(FETCH_LATENCY)
+        ]
+        # the last stage's value is written in the first cycle of its stay
+        pending = zip([*valid[:-1], fresh], tags, strict=True)
+        low = cursor.tag.last[:HAZARD_BITS]
+        hazard = Cat(busy & writes(tag) & (tag.last[:HAZARD_BITS] == low) for busy, tag in pending)
+        m.d.comb += [start.eq(cursor.valid & ~hazard.any()), cursor.enable.eq(start & move)]
+        m.d.sync += fresh.eq(move & valid[-2])
+        with m.If(move):
+            m.d.sync += valid.eq(Cat(start, valid))
+            for tag, previous in zip(tags, [cursor.tag, *tags], strict=False):
+                m.d.sync += tag.eq(previous)
+        self._data(m, cursor, move, fresh, tags)
+        empty = ~self.groups.payload.work.any() & ~self.groups.payload.final
+        m.d.comb += [
+            self.groups.valid.eq(valid[-1] & ~empty),
+            move.eq(~valid[-1] | empty | self.groups.ready),
+        ]
         return m
 
-    def _data(self, m: Module, cursor: Cursor, moves: dict, tags: dict, fresh: Value) -> None:
+    def _data(self, m: Module, cursor: Cursor, move: Value, fresh: Value, tags: list) -> None:
         m.submodules.memories = memories = GroupMemories(self._config)
         m.submodules.deltas = deltas = Deltas(self._config)
         m.submodules.offsets = offsets = Offsets(self._config)
-        out, tag = self.groups.payload, tags["group"]
-        for stage in STEPS:
-            m.d.comb += [deltas.move[stage].eq(moves[stage]), offsets.move[stage].eq(moves[stage])]
+        out, (read, _, delta, group) = self.groups.payload, tags
         m.d.comb += [
             memories.write.eq(self.write),
-            memories.read.eq(moves["read"]),
+            memories.read.eq(move),
             memories.x_address.eq(cursor.activations),
             memories.s_address.eq(cursor.tag.last),
             memories.words_address.eq(cursor.descriptors),
-            memories.keep.enable.eq(fresh & writes(tag)),
-            memories.keep.address.eq(tag.last),
-            memories.keep.data.eq(deltas.kept),
+            memories.kept.enable.eq(fresh & writes(group)),
+            memories.kept.address.eq(group.last),
+            memories.kept.data.eq(deltas.kept),
+            deltas.move.eq(move),
             deltas.x.eq(memories.x),
             deltas.s.eq(memories.s),
-            deltas.mode.eq(tags["read"].mode),
-            deltas.threshold.eq(tags["delta"].threshold),
+            deltas.mode.eq(read.mode),
+            deltas.threshold.eq(delta.threshold),
+            offsets.move.eq(move),
             offsets.words.eq(memories.words),
             out.work.eq(deltas.sent & offsets.present),
+            out.wide.eq(deltas.wide),
             out.delta.eq(deltas.delta),
             out.base.eq(offsets.base),
             out.offsets.eq(offsets.offsets),
             out.counts.eq(offsets.counts),
-            out.final.eq(tag.final),
+            out.final.eq(group.final),
         ]
-        with m.If(fresh & (tag.mode != Mode.CLEAR)):
+        sent = ones(deltas.sent)
+        with m.If(fresh & (group.mode != Mode.CLEAR)):
             m.d.comb += [
-                self.visits.eq(ones(deltas.sent) + ones(deltas.wide)),
-                self.skipped.eq(self._config.group - ones(deltas.sent)),
+                self.visits.eq(sent + ones(deltas.wide)),
+                self.skipped.eq(self._config.group - sent),
             ]

@@ -42,7 +42,8 @@ def quad_writes(config: Config) -> data.ArrayLayout:
 class WeightCrossbar(wiring.Component):
     """Moves each of the loader's quads to the bank it belongs to; one for all arrays.
 
-    `quads[q]`, for array `array`, follows `write` by one cycle.
+    Stages: choice of quad for each bank | quads in place: `quads[q]`, for array `array`, follows
+    `write` by two cycles.
     """
 
     def __init__(self, config: Config):
@@ -55,25 +56,27 @@ class WeightCrossbar(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        write, count = self.write, self._config.lanes // 4
-        following = Signal.like(self.quads[0].address)
-        m.d.comb += following.eq(write.address + 1)
-        m.d.sync += self.array.eq(write.array)
-        for q in range(count):
-            enable, address, value = Signal(), Signal.like(following), Signal(QUAD_BITS)
+        write, banks = self.write, self._config.lanes // 4
+        array, quads = (
+            Signal.like(value, name=f"{name}_now", reset_less=True)
+            for name, value in (("array", write.array), ("quads", write.quads))
+        )
+        m.d.sync += [array.eq(write.array), self.array.eq(array), quads.eq(write.quads)]
+        address, following = (
+            Signal.like(self.quads[0].address, name=name, reset_less=True)
+            for name in ("address", "following")
+        )
+        m.d.sync += [address.eq(write.address), following.eq(write.address + 1)]
+        for q, out in enumerate(self.quads):
+            choice = Signal(range(self._config.quads_per_beat), name=f"choice_{q}", reset_less=True)
+            enable, wraps = Signal(name=f"enable_{q}"), Signal(name=f"wraps_{q}", reset_less=True)
+            m.d.sync += [enable.eq(0), out.enable.eq(enable)]
             for i in range(self._config.quads_per_beat):
-                wraps = q < i
-                with m.If(write.first == (q - i) % count):
-                    m.d.comb += [
-                        enable.eq(write.valid & (write.count > i)),
-                        address.eq(following if wraps else write.address),
-                        value.eq(write.quads[i]),
+                with m.If(write.first == (q - i) % banks):
+                    m.d.sync += [
+                        choice.eq(i), wraps.eq(q < i), enable.eq(write.valid & (write.count > i)),
                     ]
-            m.d.sync += [
-                self.quads[q].enable.eq(enable),
-                self.quads[q].address.eq(address),
-                self.quads[q].data.eq(value),
-            ]
+            m.d.sync += [out.address.eq(Mux(wraps, following, address)), out.data.eq(quads[choice])]
         return m
 
 
