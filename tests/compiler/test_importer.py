@@ -345,3 +345,22 @@ def test_layers_used_twice_are_two_operations(imported):
     names = [op.output.name for op in model.graph.operations]
     assert names == ["x", "gru", "head", "head.1"]
     model.check(signal(3, 8, 5))
+
+
+def test_what_does_not_change_with_time_is_computed_once(imported):
+    class Context(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(4)
+            self.gru, self.extra = nn.GRU(8, 6, batch_first=True), nn.Linear(2, 3)
+
+        def forward(self, x, context):
+            extra = self.extra(context).unsqueeze(1).expand(-1, x.shape[1], -1)
+            return self.gru(torch.relu(torch.cat([x, extra], -1)))[0]
+
+    x, context = signal(3, 8, 5), signal(3, 2)
+    model = imported(Context(), x, context)
+    assert model.notes["sequence"] == {"x": 1}
+    relus = [op for op in model.graph.operations if isinstance(op, Activation)]
+    assert [relu.output.per_step for relu in relus] == [True, False]
+    model.check(x, context, share=0.9, units=2**11)

@@ -7,7 +7,7 @@ gets, appends its operation, and labels its output.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class Builder:
 
         That is a single one for [B, T, features], and one per group for [B, T, groups, features].
         """
-        parameters = self.root.get_submodule(name).integer()
+        parameters = self._integers(name)
         rows, columns = parameters.matrix.weight.shape
         ids, b, t = self.labels.rows(labels)
         if ids.shape[1] != columns:
@@ -111,6 +111,11 @@ class Builder:
             self.graph.operations.append(Linear(view, value, parameters))
         result = self.labels.encode(outputs[which.ravel()], b[:, None], t[:, None])
         return result.reshape(*labels.shape[:-1], rows)
+
+    def _integers(self, name: str) -> Any:
+        """What the quantized module called `name` hands over."""
+        module: Any = self.root.get_submodule(name)
+        return module.integer()
 
     def activation(
         self, kind: Literal["relu", "sigmoid", "tanh"], labels: torch.Tensor
@@ -132,7 +137,7 @@ class Builder:
         self, name: str, x: torch.Tensor, h0: torch.Tensor | None, batch_first: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """nn.GRU on x [T, B, I], [B, T, I] if batch_first, or [T, I]; gives (y, h_n)."""
-        cells = self.root.get_submodule(name).integer()
+        cells = self._integers(name)
         hidden, directions = cells[0][0].hidden_size, len(cells[0])
         batch_axis, time_axis = ((0, 1) if batch_first else (1, 0)) if x.ndim == 3 else (None, 0)
         if x.shape[time_axis] != self.labels.steps or self.labels.steps_used(x) == "none":
@@ -148,27 +153,22 @@ class Builder:
             Gru(view, initial, cells, output, tuple(value for value, _ in finals))
         )
         h_n = np.stack([ids for _, ids in finals])  # [layers·D, H]
-        return self._gru_labels(y, h_n, x, h0, batch_axis, time_axis)
+        return self._gru_labels(y, h_n, x, h0, batch_axis)
 
     def _gru_labels(
         self, y: np.ndarray, h_n: np.ndarray, x: torch.Tensor, h0: torch.Tensor | None,
-        batch_axis: int | None, time_axis: int,
+        batch_axis: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Labels of a GRU's outputs: y [H] and h_n [layers·D, H] are ids, x and h0 its inputs."""
-        size = None if batch_axis is None else x.shape[batch_axis]
         counted = any(self._has_samples(part) for part in (x, h0) if part is not None)
-        sample = (
-            np.arange(size) if size is not None and counted else np.array(self.labels.any_sample)
-        )
+        size = 1 if batch_axis is None else x.shape[batch_axis]
+        sample = np.arange(size) if counted else np.full(size, self.labels.any_sample)
         step, always = np.arange(self.labels.steps), np.array(self.labels.any_step)
-        if batch_axis is None:
-            return self.labels.encode(y, sample, step[:, None]), self.labels.encode(
-                h_n, sample, always
-            )
-        sample = np.broadcast_to(sample, size)
         y_labels = self.labels.encode(y, sample[:, None, None], step[:, None])  # [B, T, D·H]
-        y_labels = y_labels if batch_axis == 0 else y_labels.transpose(0, 1).contiguous()
-        return y_labels, self.labels.encode(h_n[:, None], sample[:, None], always)
+        h_labels = self.labels.encode(h_n[:, None], sample[:, None], always)  # [layers·D, B, H]
+        if batch_axis is None:
+            return y_labels[0], h_labels[:, 0]
+        return y_labels if batch_axis == 0 else y_labels.transpose(0, 1).contiguous(), h_labels
 
     def _has_samples(self, labels: torch.Tensor) -> bool:
         return bool((self.labels.decode(labels)[1] != self.labels.any_sample).any())

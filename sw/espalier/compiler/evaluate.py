@@ -67,15 +67,13 @@ def linear(operation: Linear, values: Values) -> np.ndarray:
 
 def gru(operation: Gru, values: Values) -> None:
     """All layers and directions; the next layer takes both directions' outputs, forward first."""
-    x16, scale = None, numerics.GATE_SCALE
+    scale = operation.cells[0][0].input_scale / 256
+    x16 = gather(operation.input, values, scale)
     for layer, cells in enumerate(operation.cells):
         outputs = []
         for direction, cell in enumerate(cells):
             index = layer * len(cells) + direction
-            if x16 is None:
-                x8 = columns(operation.input, values, cell.input_scale)
-            else:
-                x8 = to_columns(rescale(x16, scale, cell.input_scale / 256))
+            x8 = to_columns(rescale(x16, scale, cell.input_scale / 256))
             initial = operation.initial[index]
             h = np.zeros(cell.hidden_size, np.int64)
             if initial is not None:
@@ -83,7 +81,7 @@ def gru(operation: Gru, values: Values) -> None:
             states = gru_direction(cell, x8[::-1] if direction else x8, h)
             values[operation.final[index]] = states[-1]
             outputs.append(states[::-1] if direction else states)
-        x16 = np.concatenate(outputs, axis=1)
+        x16, scale = np.concatenate(outputs, axis=1), numerics.GATE_SCALE
     values[operation.output] = x16
 
 

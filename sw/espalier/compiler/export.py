@@ -285,7 +285,7 @@ def _length_symbols(program: ExportedProgram, call: Call) -> tuple[Any, set]:
         for symbol, sources in environment.var_to_sources.items()
         for origin in sources
         if isinstance(origin, TensorPropertySource)
-        and timed.get(getattr(origin.base, "local_name", None)) == origin.idx
+        and timed.get(getattr(origin.base, "local_name", "")) == origin.idx
     }
 
 

@@ -118,7 +118,8 @@ class Importer:
         return {"espalier.linear": self._linear, "espalier.gru": self._gru}.get(name)
 
     def _output(self, node: Node, results: Any) -> None:
-        for name, producer, result in zip(self.outputs, node.args[0], results, strict=True):
+        producers: Any = node.args[0]
+        for name, producer, result in zip(self.outputs, producers, results, strict=True):
             if isinstance(producer, Node):
                 self.builder.line = source.of_node(producer)
             if not isinstance(result, _Unknown):

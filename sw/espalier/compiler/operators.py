@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 MOVEMENT = frozenset(
     {
         "aten.cat",
@@ -89,7 +91,7 @@ DROPOUT = frozenset(
     }
 )
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Literal["relu", "sigmoid", "tanh"]] = {
     "aten.relu": "relu",
     "aten.relu_": "relu",
     "aten.sigmoid": "sigmoid",
