@@ -119,7 +119,7 @@ def pack_words(layout: Layout, values: list[dict[str, int]]) -> np.ndarray:
 
 
 class Chip:
-    """The on-chip memories of one program, its tables, parameters and data image."""
+    """The on-chip memories of one program, its tables, registers and data image."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -131,10 +131,8 @@ class Chip:
         self.columns = Space("column", config.column_depth, "groups", config.name)
         self.last = Space("last-sent", config.column_depth, "groups", config.name)
         self.sums = space(Memory.SUMS, "chunks")
-        self.parameter_space = space(Memory.PARAMETERS, "chunks")
         self.registers = Registers()
         self.image = Image()
-        self.parameters: list[Parameters] = []
         self.tables: list[str] = []
 
     def table(self, name: str) -> Function:
@@ -147,14 +145,3 @@ class Chip:
                 )
             self.tables.append(name)
         return Function(Function.TABLE0 + self.tables.index(name))
-
-    def rows(self, rows: Rows, what: str) -> Parameters:
-        """Room for the parameters of `rows`."""
-        chunks = self.config.chunks(len(rows))
-        parameters = Parameters(rows, chunks, self.parameter_space.take(chunks, what))
-        self.parameters.append(parameters)
-        return parameters
-
-    def rescale(self, scale: float, elements: int) -> Parameters:
-        """Parameters that multiply `elements` elements by `scale`."""
-        return self.rows(constant_rows(scale, elements), f"the change of scale by {scale:g}")

@@ -15,22 +15,12 @@ from ..spec.config import DE1_SOC, Config
 from . import operators, scales
 from .backend import build
 from .builder import Builder
-from .export import (
-    Call,
-    bind,
-    constants,
-    dynamic_sizes,
-    explain,
-    export,
-    input_nodes,
-    is_packing,
-    length_guards,
-    output_names,
-    with_axes,
-)
+from .call import Call, bind, with_axes
+from .export import constants, explain, export, input_nodes, is_packing, output_names
 from .importer import Importer
 from .ir import Graph
 from .labels import Labels
+from .lengths import dynamic_sizes, length_guards
 from .sequence import time_axes
 
 STEPS = (11, 13)

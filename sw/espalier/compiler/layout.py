@@ -12,13 +12,13 @@ import numpy as np
 
 from ..spec.config import Config
 from ..spec.memory import Memory
-from .allocate import Chip, table_words
+from .allocate import Chip, Space, table_words
 from .ir import Graph
 from .lower_stream import InputSums
 from .lowering import Unit
-from .place import Resident, Streamed, fits, needs, place
+from .place import Resident, Streamed, fits, place
 from .products import Product, SlotRing
-from .stages import Stages
+from .stages import Constant, Stages
 from .translate import Translation
 from .vectors import Buffer
 
@@ -33,8 +33,10 @@ class Layout:
     stages: Stages
     weights: Resident | None = None
     temporary: int = 0
-    constants: list[tuple[Memory, int, int]] = field(default_factory=list)
-    """(memory, count, image offset) of what is loaded from address 0 once."""
+    constants: list[Constant] = field(default_factory=list)
+    """Loaded once."""
+    parameters: int = 0
+    """Chunks of parameter memory in use."""
     prefetch: bool = True
     """Load a step's columns during the step before; takes about twice the instructions."""
 
@@ -57,31 +59,31 @@ class Layout:
 
 def arrange(graph: Graph, config: Config) -> Layout:
     """Translate, cut into stages, plan and place. Raises CapacityError and UnsupportedModelError."""
-    least = {unit.name: words for unit in Translation(graph, Chip(config)).run().units
-             if (words := unit.least_words(config))}
-    streamed = {name for name, words in least.items() if words > config.weight_depth}
-    if sum(least.values()) <= config.weight_depth:
+    least = [unit.least_words(config) for unit in Translation(graph, Chip(config)).run().units]
+    streamed = {number for number, words in enumerate(least) if words > config.weight_depth}
+    if sum(least) <= config.weight_depth:
         layout = attempt(graph, config, False, streamed)
-        if fits(layout.products, config):
+        if fits(layout.products, config) and chunks(layout.units) <= config.parameter_depth:
             return finish(layout)
     layout = attempt(graph, config, True, streamed)
     more = {
-        unit.name
+        layout.translation.units.index(unit)
         for stage in layout.stages.all
         if not stage.streamed and not fits(stage.products, config)
         for unit in stage.units
+        if unit.products
     }
     if more:
         layout = attempt(graph, config, True, streamed | more)
     return finish(layout)
 
 
-def attempt(graph: Graph, config: Config, separate: bool, streamed: set[str]) -> Layout:
+def attempt(graph: Graph, config: Config, separate: bool, streamed: set[int]) -> Layout:
     """The planned stages, without addresses."""
     chip = Chip(config)
     translation = Translation(graph, chip).run()
-    for unit in translation.units:
-        unit.streamed = unit.name in streamed
+    for number, unit in enumerate(translation.units):
+        unit.streamed = number in streamed
     stages = Stages(translation, separate).cut()
     ring = SlotRing()
     for unit in stages.units:
@@ -134,18 +136,42 @@ def place_weights(layout: Layout) -> None:
                 unit.place(config, chip.image)
 
 
+def chunks(units: list[Unit]) -> int:
+    """Parameter memory of units together."""
+    return sum(parameters.chunks for unit in units for parameters in unit.requantized)
+
+
 def place_constants(layout: Layout) -> None:
-    """Row parameters and tables."""
+    """Tables, and row parameters: all for good, or, where they do not fit, each stage's own."""
     chip, config = layout.chip, layout.chip.config
+    if chip.tables:
+        words = np.concatenate([table_words(name) for name in chip.tables])
+        layout.constants.append((Memory.TABLES, 0, len(words), chip.image.add(words.tobytes())))
+    stages = layout.stages.all
+    shared = layout.units
+    if chunks(shared) > config.parameter_depth:
+        shared = [unit for unit in shared if sum(unit in stage.units for stage in stages) > 1]
+    layout.constants += parameter_load(layout, shared, 0)
+    layout.parameters = first = chunks(shared)
+    for stage in stages:
+        own = [unit for unit in stage.units if unit not in shared]
+        stage.constants = parameter_load(layout, own, first)
+        layout.parameters = max(layout.parameters, first + chunks(own))
 
-    def add(memory: Memory, words: list[np.ndarray]) -> None:
-        if words:
-            data = np.concatenate(words)
-            offset = chip.image.add(data.astype("<u8").tobytes())
-            layout.constants.append((memory, len(data), offset))
 
-    add(Memory.PARAMETERS, [parameters.words(config) for parameters in chip.parameters])
-    add(Memory.TABLES, [table_words(name) for name in chip.tables])
+def parameter_load(layout: Layout, units: list[Unit], first: int) -> list[Constant]:
+    """Give the units' parameters addresses from chunk `first`; the LOAD that brings them, if there are any."""
+    config = layout.chip.config
+    space = Space("parameter", config.parameter_depth, "chunks", config.name, first)
+    words = []
+    for unit in units:
+        for parameters in unit.requantized:
+            parameters.address = space.take(parameters.chunks, unit.name)
+            words.append(parameters.words(config))
+    if not words:
+        return []
+    data = np.concatenate(words)
+    return [(Memory.PARAMETERS, first, len(data), layout.chip.image.add(data.tobytes()))]
 
 
 def place_buffers(layout: Layout) -> None:
@@ -161,16 +187,18 @@ def place_buffers(layout: Layout) -> None:
 def memory_use(layout: Layout) -> dict[str, list[int]]:
     """[used, size] of every memory."""
     chip, config = layout.chip, layout.chip.config
-    sets = [layout.products] if layout.resident else [s.products for s in layout.stages.all]
-    words, groups = np.max([needs(products) for products in sets] or [(0, 0)], 0)
+    words, groups = 0, 0
+    for resident in [layout.weights, *(stage.weights for stage in layout.stages.all)]:
+        if resident is not None:
+            words, groups = max(words, resident.words), max(groups, resident.groups)
     return {
-        "weights": [min(int(words), config.weight_depth), config.weight_depth],
-        "descriptors": [min(int(groups), config.descriptor_depth), config.descriptor_depth],
+        "weights": [words, config.weight_depth],
+        "descriptors": [groups, config.descriptor_depth],
         "columns": [chip.columns.used, config.column_depth],
         "last_sent": [chip.last.used, config.column_depth],
         "vector": [chip.vector.used, config.vector_depth],
         "sums": [chip.sums.used, config.sum_depth],
-        "parameters": [chip.parameter_space.used, config.parameter_depth],
+        "parameters": [layout.parameters, config.parameter_depth],
         "tables": [len(chip.tables), config.tables],
     }
 

@@ -42,7 +42,7 @@ class CellUnit(Unit):
     """A GRU cell; `output` is its state h."""
 
     cell: GruCellParameters
-    rows: dict[str, Parameters] = field(default_factory=dict, init=False)
+    gate_rows: dict[str, Parameters] = field(default_factory=dict, init=False)
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
     delta: bool = field(default=False, init=False)
@@ -106,7 +106,7 @@ class CellUnit(Unit):
         self.temporary_chunks = 2 * config.chunks(self.blocks[0].stop)
         self._ask_sums(chip)
         self._place_rows(chip)
-        self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
+        self.sinks = Sinks.plan(self, config, blocks=len(self.blocks))
 
     def _wants_differences(self) -> bool:
         """Streamed weights are read whatever the columns are, so only a threshold asks for differences."""
@@ -164,11 +164,11 @@ class CellUnit(Unit):
 
     def _place_rows(self, chip: Chip) -> None:
         cell = self.cell
-        self.rows = {
-            "r": chip.rows(row_slice(cell.gates, 0, self.hidden), self.name),
-            "z": chip.rows(row_slice(cell.gates, self.hidden, 2 * self.hidden), self.name),
-            "n_h": chip.rows(cell.new_hidden, self.name),
-            "n_x": chip.rows(cell.new_input, self.name),
+        self.gate_rows = {
+            "r": self.rows(row_slice(cell.gates, 0, self.hidden), chip.config),
+            "z": self.rows(row_slice(cell.gates, self.hidden, 2 * self.hidden), chip.config),
+            "n_h": self.rows(cell.new_hidden, chip.config),
+            "n_x": self.rows(cell.new_input, chip.config),
         }
         for name in ("sigmoid", "tanh"):
             chip.table(name)
@@ -207,7 +207,7 @@ class CellUnit(Unit):
             "sums": Sums.ADD,
             "sum_address": self._sums_of("n_x", rows),
             "scale": 1,
-            "parameters": self.rows["n_x"].address + first,
+            "parameters": self.gate_rows["n_x"].address + first,
         }
         return lambda: self._state(site, fields, first)
 
@@ -217,7 +217,7 @@ class CellUnit(Unit):
             **task.drain(site.config),
             **task.sum_fields(len(task.segments) - 1),
             "scale": 1,
-            "parameters": self.rows[gate].address + first,
+            "parameters": self.gate_rows[gate].address + first,
         }
         if gate == "n_x":
             return lambda: self._state(site, fields, first)
@@ -259,7 +259,7 @@ def row_slice(rows: Rows, first: int, end: int) -> Rows:
 class InitialUnit(Unit):
     """A given state instead of zeros: `output` (the state of a cell) is the first input."""
 
-    rows: Parameters | None = field(default=None, init=False)
+    change: Parameters | None = field(default=None, init=False)
 
     def demand(self, config: Config) -> None:
         self.inputs[0].vector.need_memory()
@@ -267,11 +267,11 @@ class InitialUnit(Unit):
     def plan(self, chip: Chip, ring: SlotRing) -> None:
         scale = self.inputs[0].vector.scale
         if scale != GATE_SCALE:
-            self.rows = chip.rescale(scale / GATE_SCALE, self.output.elements)
+            self.change = self.rescale(scale / GATE_SCALE, self.output.elements, chip.config)
 
     def write(self, site: Site) -> None:
         site.schedule.need(self.inputs[0].vector)
-        scale = {} if self.rows is None else {"scale": 1, "parameters": self.rows.address}
+        scale = {} if self.change is None else {"scale": 1, "parameters": self.change.address}
         site.assembly.vector(
             count=site.config.chunks(self.output.elements),
             source=Source.OPERAND,

@@ -19,7 +19,7 @@ class LinearUnit(Unit):
     """One linear layer."""
 
     parameters: LinearParameters
-    rows: Parameters = field(init=False)
+    scales: Parameters = field(init=False)
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
 
@@ -48,8 +48,8 @@ class LinearUnit(Unit):
             cut_tiles(self.tasks, config)
         else:
             self.blocks, self.tasks = best_blocks(rows, matrix.planes, tasks, 1, config)
-        self.rows = chip.rows(self.parameters.rows, self.name)
-        self.sinks = Sinks.plan(self.output, chip, blocks=len(self.blocks))
+        self.scales = self.rows(self.parameters.rows, config)
+        self.sinks = Sinks.plan(self, config, blocks=len(self.blocks))
         if any(len(task.segments) > 1 for task in self.tasks):
             self.temporary_sums = config.chunks(self.blocks[0].stop)
 
@@ -75,7 +75,7 @@ class LinearUnit(Unit):
                 **task.drain(site.config),
                 **task.sum_fields(len(task.segments) - 1),
                 scale=1,
-                parameters=self.rows.address + first,
+                parameters=self.scales.address + first,
                 **(self.sinks.fused(site) if whole else to),
                 section=self.sinks.section() if whole else "",
             )

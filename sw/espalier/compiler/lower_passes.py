@@ -34,7 +34,7 @@ class LoadUnit(Unit):
             self.output.need_memory()
 
     def plan(self, chip: Chip, ring: SlotRing) -> None:
-        self.sinks = Sinks.plan(self.output, chip)
+        self.sinks = Sinks.plan(self, chip.config)
 
     def write(self, site: Site) -> None:
         vector, config = self.output, site.config
@@ -72,7 +72,7 @@ class PassUnit(Unit):
 
     function: str
     scale: float
-    rows: Parameters | None = field(default=None, init=False)
+    change: Parameters | None = field(default=None, init=False)
     sinks: Sinks = field(init=False)
     code: Function = field(default=Function.NONE, init=False)
 
@@ -82,17 +82,17 @@ class PassUnit(Unit):
     def plan(self, chip: Chip, ring: SlotRing) -> None:
         source = self.inputs[0].vector
         if source.scale != self.scale:
-            self.rows = chip.rescale(source.scale / self.scale, source.elements)
+            self.change = self.rescale(source.scale / self.scale, source.elements, chip.config)
         if self.function in FUNCTIONS:
             self.code = chip.table(self.function)
         elif self.function == "relu":
             self.code = Function.RELU
-        self.sinks = Sinks.plan(self.output, chip)
+        self.sinks = Sinks.plan(self, chip.config)
 
     def write(self, site: Site) -> None:
         source = self.inputs[0].vector
         site.schedule.need(source)
-        scale = {} if self.rows is None else {"scale": 1, "parameters": self.rows.address}
+        scale = {} if self.change is None else {"scale": 1, "parameters": self.change.address}
         site.assembly.vector(
             count=site.config.chunks(source.elements),
             source=Source.OPERAND,

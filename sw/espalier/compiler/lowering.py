@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 
+from ..parameters import Rows
 from ..spec.config import Config
 from ..spec.isa import Source, Store
-from .allocate import SPARE_REGISTER, Chip, Parameters
+from .allocate import SPARE_REGISTER, Chip, Parameters, constant_rows
 from .emit import Assembly
 from .products import Product, SlotRing, Task
 from .schedule import Schedule
@@ -87,10 +88,21 @@ class Unit(ABC):
     tasks: list[Task] = field(default_factory=list, init=False)
     temporary_chunks: int = field(default=0, init=False)
     temporary_sums: int = field(default=0, init=False)
+    requantized: list[Parameters] = field(default_factory=list, init=False)
+    """Row parameters that it uses; they are placed with the weights."""
 
     @property
     def products(self) -> list[Product]:
         return [product for task in self.tasks for product in task.products]
+
+    def rows(self, rows: Rows, config: Config) -> Parameters:
+        """Room for row parameters."""
+        self.requantized.append(Parameters(rows, config.chunks(len(rows))))
+        return self.requantized[-1]
+
+    def rescale(self, scale: float, elements: int, config: Config) -> Parameters:
+        """Room for parameters that multiply `elements` elements by `scale`."""
+        return self.rows(constant_rows(scale, elements), config)
 
     def least_words(self, config: Config) -> int:
         """Weight words that it takes in each array at least."""
@@ -131,13 +143,14 @@ class Sinks:
     rescaled: dict[float, Parameters]
 
     @staticmethod
-    def plan(vector: Vector, chip: Chip, *, blocks: int = 1) -> Sinks:
-        """Decide whether the vector needs a place in vector memory, and find room for changes of scale."""
+    def plan(unit: Unit, config: Config, *, blocks: int = 1) -> Sinks:
+        """Decide whether a unit's output needs a place in vector memory, and ask for changes of scale."""
+        vector = unit.output
         others = [scale for scale in vector.columns if scale != vector.scale]
         if not vector.native and (others or blocks > 1 or len(vector.stores) > 1):
             vector.need_memory()
         return Sinks(
-            vector, {s: chip.rescale(vector.scale / s, vector.elements) for s in others}
+            vector, {s: unit.rescale(vector.scale / s, vector.elements, config) for s in others}
         )
 
     def fused(self, site: Site) -> dict[str, int]:

@@ -131,12 +131,14 @@ class Streamed:
             words = descriptor_words(product.packed, np.full(config.arrays, base))
             keys.append(words.tobytes() + bytes([words.shape[1] & 255]))
             unique[keys[-1]] = words
+        self.words = max(product.weights[1] for product in products)
         self.groups = sum(words.shape[1] for words in unique.values())
         self.resident = self.groups <= config.descriptor_depth
         if self.resident:
             self._keep(keys, unique, image)
         else:
             self._move(keys, unique, image)
+            self.groups = config.descriptor_depth
 
     def _keep(self, keys: list[bytes], unique: dict[bytes, np.ndarray], image: Image) -> None:
         first = dict(zip(unique, np.cumsum([0, *(w.shape[1] for w in unique.values())]), strict=False))

@@ -9,7 +9,8 @@ from torch.fx import Node
 
 from ..errors import InputError
 from .builder import InputSpec
-from .export import Call, export, input_nodes
+from .call import Call
+from .export import export, input_nodes
 from .importer import operator_name
 
 

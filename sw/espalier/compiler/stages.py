@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import UnsupportedModelError
+from ..spec.memory import Memory
 from .lower_gru import CellUnit, InitialUnit
 from .lower_linear import LinearUnit
 from .lower_passes import LoadUnit
@@ -22,18 +23,22 @@ from .products import Product
 from .translate import Translation
 from .vectors import Buffer, Vector
 
+Constant = tuple[Memory, int, int, int]
+"""A LOAD of parameters or tables: memory, address, count, offset in the image."""
+
 
 @dataclass(eq=False)
 class Stage:
     """Units that are written together: one loop over the time steps, or (`once`) none.
 
-    `weights` are the stage's own where they are not resident.
+    `weights` and `constants` are the stage's own where they are not resident.
     """
 
     units: list[Unit]
     once: bool = False
     reverse: bool = False
     weights: Resident | Streamed | None = None
+    constants: list[Constant] = field(default_factory=list)
 
     @property
     def products(self) -> list[Product]:

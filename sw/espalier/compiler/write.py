@@ -17,7 +17,7 @@ from .lowering import Cursors, Site
 from .place import Streamed
 from .products import Product
 from .schedule import Prefetch, Schedule
-from .stages import Stage
+from .stages import Constant, Stage
 from .vectors import Buffer
 
 
@@ -27,8 +27,7 @@ def write_program(layout: Layout) -> Assembly:
     assembly.entry("setup")
     if layout.weights is not None:
         layout.weights.load(assembly)
-    for memory, count, offset in layout.constants:
-        assembly.load_image(memory, 0, count, offset)
+    load_constants(assembly, layout.constants)
     assembly.halt()
 
     assembly.entry("reset")
@@ -44,10 +43,16 @@ def write_program(layout: Layout) -> Assembly:
     return assembly
 
 
+def load_constants(assembly: Assembly, constants: list[Constant]) -> None:
+    for memory, address, count, offset in constants:
+        assembly.load_image(memory, address, count, offset)
+
+
 def write_stages(layout: Layout, assembly: Assembly, stages: list[Stage]) -> None:
     for stage in stages:
         if stage.weights is not None:
             stage.weights.load(assembly)
+        load_constants(assembly, stage.constants)
         if stage.once:
             write_units(layout, assembly, stage, Cursors(assembly))
         elif any(isinstance(unit, InputSums) for unit in stage.units):
