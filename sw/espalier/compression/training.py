@@ -57,7 +57,7 @@ def compress(
     learning_rate: Adam's at the start. Pruned 4-bit weights have to move far: 1e-2, up to 2e-2 for
         small models, beats what is usual for floats; less for models that become unstable.
 
-    The result is kept with torch.save(small.state_dict(), ...), and restored by load_state_dict into
+    The result is kept with torch.save(small.state_dict(), ...) and restored by load_state_dict into
     the same original, compressed at once with the same recipe.
 
     Returns the compressed model in evaluation mode; `espalier_report` has its achieved densities.
