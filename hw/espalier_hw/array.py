@@ -1,9 +1,6 @@
-"""One array of the column engine: a feeder, its weight banks and L lanes that multiply the same column."""
+"""One array of the column engine: a feeder, its weight banks and L lanes on the same column."""
 
 from __future__ import annotations
-
-from functools import reduce
-from operator import or_
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
@@ -27,16 +24,22 @@ OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
 
 
 def operation_layout(config: Config) -> data.StructLayout:
-    """Read `slot` of all lanes; the lanes of chunk i (V·i ..) are put out and cleared where `clear[i]`."""
-    return data.StructLayout({"valid": 1, "slot": range(SLOTS), "clear": config.slot_chunks})
+    """If `valid`: read `slot`; the lanes of chunk i (V·i ..) keep what they read and clear it where
+    `clear[i]`. In any case: put out what the lanes of chunk `select` have kept.
+    """
+    chunks = config.slot_chunks
+    return data.StructLayout({
+        "valid": 1, "slot": range(SLOTS), "clear": chunks, "select": range(max(chunks, 2)),
+    })
 
 
 class ColumnArray(wiring.Component):
     """slots[s] += digit·x over this array's columns, in all lanes for one weight word a cycle.
 
-    An operation takes the cycle from the feeder and goes through the lanes like a word: `drained`
-    follows it by `OPERATION_LATENCY` cycles and is 0 in all others. It sees every word issued
-    before it and none after it.
+    An operation takes the cycle from the feeder and goes through the lanes like a word: it sees
+    every word issued before it and none after it. `drained` follows `select` by
+    `OPERATION_LATENCY` cycles; a chunk cleared with an earlier operation can still be selected as
+    long as no other operation has cleared one.
 
     Members
     -------
@@ -81,15 +84,17 @@ class ColumnArray(wiring.Component):
                 lane.clear.eq(clear[i // self._config.vector_lanes]),
             ]
             lanes.append(lane)
+        select = self._select(m)
         for v in range(self._config.vector_lanes):
-            # all but the drained chunk's lane put out 0
-            m.d.comb += self.drained[v].eq(
-                reduce(or_, (lane.drained for lane in lanes[v :: self._config.vector_lanes]))
-            )
+            kept = Array(lane.drained for lane in lanes[v :: self._config.vector_lanes])
+            m.d.comb += self.drained[v].eq(kept[select])
         return m
 
     def _entries(self, m: Module, address: Value) -> list[tuple[Value, Value]]:
-        """Digit and slot for each lane, `ENTRY_LATENCY` cycles after the address; an operation replaces the slot."""
+        """Digit and slot for each lane, `ENTRY_LATENCY` cycles after the address.
+
+        An operation replaces the slot.
+        """
         depths = bank_depths(self._config.weight_depth)
         digit_bits = ENTRY.fields[0].width
         part = Signal(range(max(len(depths), 2)), reset_less=True)
@@ -124,6 +129,15 @@ class ColumnArray(wiring.Component):
             m.d.sync += copy.eq(x)
             copies.append(copy)
         return copies
+
+    def _select(self, m: Module) -> Value:
+        """The chunk to put out, when the lanes have kept it."""
+        select = self.operation.select
+        for stage in range(OPERATION_LATENCY):
+            later = Signal.like(select, name=f"select_{stage}", reset_less=True)
+            m.d.sync += later.eq(select)
+            select = later
+        return select
 
     def _clear(self, m: Module) -> Value:
         """The operation's chunks, when it is at the slots."""

@@ -1,4 +1,4 @@
-"""One multiply-accumulate lane: a 4-bit digit times an 8-bit column input, added into one of 32 slots."""
+"""One multiply-accumulate lane: a 4-bit digit times an 8-bit input, added into one of 32 slots."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ class Lane(wiring.Component):
     read in a cycle in which its memory word changes.
 
     To drain, send the slot with x = 0 and `clear` = 1 `CLEAR_DELAY` cycles later: `drained` is the
-    accumulator `LANE_LATENCY` cycles after the slot, and 0 in every other cycle, so that lanes can
-    be combined by OR; the slot becomes 0.
+    accumulator from `LANE_LATENCY` cycles after the slot until the next drain; the slot becomes 0.
 
     Bound: accumulators wrap at 20 bits; the compiler proves that final values fit. x is in [-127,
     127], so that |digit·x| <= 1016 fits 11 bits.
@@ -67,12 +66,16 @@ class Lane(wiring.Component):
     def _multiply(self, m: Module) -> tuple[Value, Value]:
         """digit·x = product + carry, two cycles after the entry."""
         wide = COLUMN_BITS + 1
-        low, high = Signal(wide, reset_less=True), Signal(wide, reset_less=True)
-        low_carry, high_carry = Signal(reset_less=True), Signal(reset_less=True)
-        carry = Signal(reset_less=True)
-        bottom, top = Signal(2, reset_less=True), Signal(wide, reset_less=True)
+        low, high, top = (Signal(wide, name=n, reset_less=True) for n in ("low", "high", "top"))
+        bottom = Signal(2, reset_less=True)
+        low_carry, high_carry, carry = (
+            Signal(name=name, reset_less=True) for name in ("low_carry", "high_carry", "carry")
+        )
         digit = self.digit.as_unsigned()
-        for bits, part, part_carry in ((Cat(0, digit[:2]), low, low_carry), (digit[1:], high, high_carry)):
+        for bits, part, part_carry in (
+            (Cat(0, digit[:2]), low, low_carry),
+            (digit[1:], high, high_carry),
+        ):
             value, correction = booth(bits, self.x)
             m.d.sync += [part.eq(value), part_carry.eq(correction)]
         shifted = Cat(low[2:], low[-1].replicate(2))
@@ -87,7 +90,9 @@ class Lane(wiring.Component):
     def _accumulate(self, m: Module, slots: list[Signal], product: Value, carry: Value) -> None:
         m.submodules.accumulators = self.accumulators
         read, write = self.accumulators.read_port(domain="comb"), self.accumulators.write_port()
-        written, older = (Signal(ACCUMULATOR_BITS, name=n, reset_less=True) for n in ("written", "older"))
+        written, older = (
+            Signal(ACCUMULATOR_BITS, name=name, reset_less=True) for name in ("written", "older")
+        )
         again, again_older = Signal(reset_less=True), Signal(reset_less=True)
         old, total = Signal(ACCUMULATOR_BITS), Signal(ACCUMULATOR_BITS)
         addend = Signal(signed(ACCUMULATOR_BITS))
@@ -105,6 +110,7 @@ class Lane(wiring.Component):
             again_older.eq(slots[0] == slots[2]),
             written.eq(Mux(self.clear, 0, total)),
             older.eq(written),
-            # x = 0 while draining: the sum is the slot itself
-            self.drained.eq(Mux(self.clear, total, 0)),
         ]
+        with m.If(self.clear):
+            # x = 0 while draining: the sum is the slot itself
+            m.d.sync += self.drained.eq(total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
@@ -86,7 +86,7 @@ class Bench:
         self.issued = self.completed = self.cycle = 0
         self.word_cycles: list[tuple[int, int]] = []
         self.completion_cycles: list[int] = []
-        self.drained_cycles: list[int] = []
+        self.stolen_cycles: list[int] = []
 
     def run(self, script: Callable) -> None:
         simulator = Simulator(ResetInserter(self.reset)(self.engine))
@@ -147,16 +147,33 @@ class Bench:
         self.completed = self.issued
         self.meaning.slots = [[[0] * len(lanes) for lanes in array] for array in self.meaning.slots]
 
+    def _announced(self, chunks: list[int]) -> Iterator[tuple[int, int, int]]:
+        """(chunk, follows, continues) of every request: runs of consecutive chunks, cut at random."""
+        left = continues = 0
+        for i, chunk in enumerate(chunks):
+            if not left and not continues:
+                run = 0
+                while i + run + 1 < len(chunks) and chunks[i + run + 1] == chunk + run + 1:
+                    run += 1
+                left = self.rng.choice([0, run, run])
+            yield chunk, min(left, 3), continues
+            continues = int(left > 0)
+            left = max(left - 1, 0)
+
     async def drain(self, chunks: list[int], pause: float = 0) -> list[list[int]]:
         """Sums of chunks requested one a cycle, with random pauses."""
         ctx, port, due, sums = self.ctx, self.engine.drain, [], []
-        waiting = list(chunks)
+        waiting = list(self._announced(chunks))
         while waiting or due:
             ask = bool(waiting) and self.rng.random() >= pause
             ctx.set(port.valid, ask)
             if ask:
-                self.drained_cycles.append(self.cycle)
-                ctx.set(port.chunk, waiting.pop(0))
+                chunk, follows, continues = waiting.pop(0)
+                if not (continues and chunk % self.config.slot_chunks):
+                    self.stolen_cycles.append(self.cycle)
+                ctx.set(port.chunk, chunk)
+                ctx.set(port.follows, follows)
+                ctx.set(port.continues, continues)
                 due.append(self.cycle + DRAIN_LATENCY)
             if due and due[0] == self.cycle:
                 due.pop(0)

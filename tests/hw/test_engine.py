@@ -203,7 +203,7 @@ def test_a_drain_takes_one_cycle_from_every_array():
         await bench.drain([NOISE_SLOT] * 20, 0.5)
         await bench.finish()
         first, last = bench.word_cycles[0][0], bench.word_cycles[-1][0]
-        stolen = sum(first < cycle < last for cycle in bench.drained_cycles)
+        stolen = sum(first < cycle < last for cycle in bench.stolen_cycles)
         assert stolen > 5 and last - first + 1 == words + stolen
         assert all(words == 8 for _, words in bench.word_cycles)
 

@@ -22,7 +22,7 @@ def wrap(value: int) -> int:
 def meaning(entries: list[tuple[int, int, int, int]]) -> list[int]:
     slots, drained = [0] * SLOTS, []
     for digit, slot, x, clear in entries:
-        drained.append(slots[slot] if clear else 0)
+        drained.append(slots[slot] if clear else drained[-1] if drained else 0)
         slots[slot] = 0 if clear else wrap(slots[slot] + digit * x)
     return drained
 
