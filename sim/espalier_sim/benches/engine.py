@@ -1,4 +1,4 @@
-"""Engine bench: random memories, products, column writes and drains against plain sums of columns."""
+"""Engine bench: random memories, products, column writes and drains against plain sums."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class Model:
         self.slots = [[[0] * CONFIG.lanes for _ in range(SLOTS)] for _ in arrays]
         self.events = dict.fromkeys(EVENTS, 0)
 
-    def product(self, mode: int, threshold: int, groups: int, x: int, last: int, table: int) -> None:
+    def product(
+        self, mode: int, threshold: int, groups: int, x: int, last: int, table: int
+    ) -> None:
         for array in range(CONFIG.arrays):
             for g in range(groups):
                 if mode == Mode.CLEAR:
@@ -93,7 +95,7 @@ class Bench:
             getattr(dut, f"columns__{name}").value = 0
         for name in ("array", "address", "first", "count", "quads", "valid"):
             getattr(dut, f"weights__{name}").value = 0
-        for name in ("clear", "drain__valid", "drain__chunk"):
+        for name in ("clear", "drain__valid", "drain__chunk", "drain__follows", "drain__continues"):
             getattr(dut, name).value = 0
 
     async def power_up(self) -> None:
@@ -156,7 +158,7 @@ class Bench:
         await self._item(Memory.ACTIVATIONS, array, group, data)
 
     async def write_columns(self, group: int) -> None:
-        """New values for one group of all arrays, chunk after chunk as the vector unit sends them."""
+        """New values for one group of all arrays, chunk after chunk as from the vector unit."""
         dut = self.dut
         for array in range(0, CONFIG.arrays, CONFIG.chunk_groups):
             x = self.columns(CONFIG.vector_lanes)
@@ -175,7 +177,11 @@ class Bench:
         self, mode: int, threshold: int, groups: int, x: int, last: int, table: int
     ) -> None:
         values = {
-            "mode": mode, "threshold": threshold, "groups": groups, "activations": x, "last": last,
+            "mode": mode,
+            "threshold": threshold,
+            "groups": groups,
+            "activations": x,
+            "last": last,
             "descriptors": table,
         }
         self.issued += 1
@@ -187,7 +193,9 @@ class Bench:
         first = [self.random.randint(0, GROUPS - groups) for _ in range(2)]
         mode = self.random.choice(list(Mode))
         # Last-sent values belong to columns: the same first group as the activations.
-        await self.product(mode, self.random.choice([0, 5, 130]), groups, first[0], first[0], first[1])
+        await self.product(
+            mode, self.random.choice([0, 5, 130]), groups, first[0], first[0], first[1]
+        )
 
     async def finish(self) -> None:
         await until(self.dut, lambda: len(self.completed.seen) == self.issued)
