@@ -1,4 +1,4 @@
-"""Where built things are kept between runs, and how two processes make the same one without a clash."""
+"""Where built things are kept, and how two processes make the same one without a clash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+from rich.console import Console
 
 
 def folder() -> Path:
@@ -27,20 +30,32 @@ def key(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def made(target: Path, make: Callable[[Path], None]) -> Path:
+def made(target: Path, make: Callable[[Path], None], what: str = "") -> Path:
     """The folder `target`, filled by `make(empty folder)` when it is not there yet.
 
-    A folder appears under its name only when it is complete: it is filled beside it and renamed. Of two
-    processes that want the same one, the second waits for the first. Returns `target`.
+    A folder appears under its name only when it is complete: it is filled beside it and renamed.
+    Of two processes that want the same one, the second waits for the first. `what` is shown on
+    stderr while it is made. Returns `target`.
     """
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
+    with (target.parent / f".{target.name}.lock").open("w") as lock, _shown(what):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
             _fill(target, make)
     return target
+
+
+def _shown(what: str) -> AbstractContextManager[object]:
+    """A spinner in a terminal, else one line."""
+    if not what:
+        return nullcontext()
+    console = Console(stderr=True)
+    text = f"building {what} (once; kept in {folder()})"
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True)
+    return console.status(text)
 
 
 def _fill(target: Path, make: Callable[[Path], None]) -> None:

@@ -1,6 +1,7 @@
-"""Build and run one cocotb bench: Verilog once per unit, one build per simulator, results as an exception.
+"""Build and run one cocotb bench: Verilog once per unit, one build per simulator.
 
-`WAVES=1` in the environment writes waveforms: `top.fst` (Icarus) or `dump.vcd` (Verilator) in the run's folder.
+`WAVES=1` in the environment writes waveforms into the run's folder below `build/sim`: `top.fst`
+(Icarus) or `dump.vcd` (Verilator).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from .verilator import toolchain
 SIMULATORS = ("icarus", "verilator")
 BUILD = Path("build") / "sim"
 TIMESCALE = ("1ns", "1ps")
-VERILATOR_ARGUMENTS = (
-    "-Wno-fatal", "-Wno-lint", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--no-timing",
-)
+VERILATOR_ARGUMENTS = ("-Wno-fatal", "-Wno-lint", "--x-assign", "fast", "--x-initial", "fast")
+OPTIMIZE = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
+"""Benches run for thousands of cycles: compiling would take longer than it saves."""
 
 
 class BenchFailed(AssertionError):
@@ -37,7 +38,8 @@ class BenchFailed(AssertionError):
 class _Verilator(cocotb_runner.Verilator):
     """cocotb's Verilator runner with our toolchain, and only the ports of the top visible.
 
-    With every signal public, as the original has it, Verilator optimises nothing: three times slower.
+    With every signal public, as the original has it, Verilator optimises nothing and runs three
+    times slower.
     """
 
     def _simulator_in_path_build_only(self) -> None:
@@ -47,6 +49,7 @@ class _Verilator(cocotb_runner.Verilator):
         commands = super()._build_command()
         where = commands[0].index("--public-flat-rw")
         commands[0][where : where + 1] = ["--public-depth", "1"]
+        commands[1] += OPTIMIZE
         return commands
 
 
@@ -79,7 +82,8 @@ def run(
     key = caches.key(source.read_bytes(), str(waves), repr(VERILATOR_ARGUMENTS))
     target = (BUILD / f"{unit}-{config.name}-{simulator}-{key}").resolve()
     chosen = _runner(simulator)
-    caches.made(target, lambda folder: _build(chosen, source, folder, waves))
+    what = f"the bench of {unit} for {simulator}"
+    caches.made(target, lambda folder: _build(chosen, source, folder, waves), what)
     run_folder = target / f"seed{seed}"
     run_folder.mkdir(exist_ok=True)
     log = run_folder / "log.txt"
@@ -108,7 +112,7 @@ def _check(results: Path, what: str, log: Path, failure: str) -> None:
     """Raise BenchFailed unless tests ran and none failed."""
     tests, failed = get_results(results) if results.exists() else (0, 0)
     if failure or failed or not tests:
-        reason = failure or f"{failed} of {tests} tests failed"
+        reason = f"{failed} of {tests} tests failed" if tests else failure or "no tests were found"
         tail = log.read_text(errors="replace")[-6000:]
         raise BenchFailed(f"{what}: {reason}; end of {log}:\n{tail}")
 

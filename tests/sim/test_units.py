@@ -1,13 +1,13 @@
 """The cocotb benches, each on both simulators, with stimuli and stalls from the seeds below."""
 
 import pytest
+
+from espalier.spec.config import TINY
 from espalier_hw.accelerator import Accelerator
 from espalier_hw.engine import DRAIN_LATENCY, Engine
 from espalier_hw.loader import Loader
 from espalier_hw.register_block import RegisterBlock
 from espalier_hw.vector_unit import VectorUnit
-
-from espalier.spec.config import TINY
 from espalier_sim.runner import SIMULATORS, run
 
 UNITS = {

@@ -1,1 +1,1 @@
-"""cocotb benches: one module per unit, started by `espalier_sim.runner`, the same on every simulator."""
+"""cocotb benches: one module per unit, the same on every simulator (`espalier_sim.runner`)."""

@@ -1,4 +1,4 @@
-"""Bench of the whole accelerator: random programs, every word written compared with the reference machine."""
+"""Accelerator bench: random programs, every word written compared with the reference machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DDR behind an AXI4 port, in Python: what `verilator/memory.hpp` is to the shared library, written again.
+"""DDR behind an AXI4 port in Python: what `verilator/memory.hpp` is to the shared library.
 
 (cocotbext-axi's memory wants transaction ids, which this port does not have.)
 """
@@ -33,10 +33,11 @@ class _Burst:
 
 
 class AxiMemory:
-    """A window of `size` bytes at bus address `base`; every channel pauses with probability `stall`.
+    """A window of `size` bytes at bus address `base`; channels pause with probability `stall`.
 
-    A port with one half only (`ar`, `r` or `aw`, `w`, `b`) is served as well. Checks on every burst: 16-byte beats, incrementing, at most 16 beats, inside one 4 KiB page and inside
-    the window, WLAST and strobes right. A write becomes visible with its response, the last allowed moment.
+    A port with one half only (`ar`, `r` or `aw`, `w`, `b`) is served as well. Checks on every
+    burst: 16-byte beats, incrementing, at most 16 beats, inside one 4 KiB page and the window,
+    WLAST and strobes right. A write becomes visible with its response, the last allowed moment.
 
     Members
     -------
@@ -47,7 +48,15 @@ class AxiMemory:
     """
 
     def __init__(
-        self, dut: Any, prefix: str, *, base: int, size: int, random: Random, stall: float, latency: int = 8
+        self,
+        dut: Any,
+        prefix: str,
+        *,
+        base: int,
+        size: int,
+        random: Random,
+        stall: float,
+        latency: int = 8,
     ):
         self._dut, self._prefix, self._random = dut, prefix, random
         self._stall, self._latency, self._base = stall, latency, base
@@ -126,7 +135,9 @@ class AxiMemory:
         assert (address + self._base) // PAGE_BYTES == (end + self._base - 1) // PAGE_BYTES, (
             f"{channel}: burst at {address:#x} crosses a 4 KiB boundary"
         )
-        assert address >= 0 and end <= len(self.data), f"{channel}: burst at {address:#x} leaves the window"
+        assert address >= 0 and end <= len(self.data), (
+            f"{channel}: burst at {address:#x} leaves the window"
+        )
         return _Burst(address, beats, self._cycle + self._random.randint(0, 2 * self._latency))
 
     def _accept(self, burst: _Burst, data: bytes, last: int) -> None:
@@ -141,11 +152,18 @@ class AxiMemory:
 
     def _offer_read(self) -> None:
         """The next beat, unless one is waiting to be taken."""
-        if self._held("r") or not self._reads or self._reads[0].due > self._cycle or not self._willing():
+        if (
+            self._held("r")
+            or not self._reads
+            or self._reads[0].due > self._cycle
+            or not self._willing()
+        ):
             return
         burst = self._reads[0]
         offset = burst.address + burst.moved * BEAT_BYTES
-        self._port("rdata").value = int.from_bytes(self.data[offset : offset + BEAT_BYTES], "little")
+        self._port("rdata").value = int.from_bytes(
+            self.data[offset : offset + BEAT_BYTES], "little"
+        )
         self._port("rresp").value = SLAVE_ERROR if offset == self.fail_at else OKAY
         self._port("rlast").value = int(burst.moved + 1 == burst.beats)
         self._port("rvalid").value = 1

@@ -1,4 +1,4 @@
-"""The host's side of a bench: clock, reset, and the registers by name over AXI4-Lite (cocotbext-axi)."""
+"""The host's side of a bench: clock, reset, and registers by name over AXI4-Lite."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ class Host:
         for interface in (read, write):
             interface.log.setLevel(logging.WARNING)
         for channel in (
-            write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel,
+            write.aw_channel,
+            write.w_channel,
+            write.b_channel,
+            read.ar_channel,
+            read.r_channel,
         ):
             channel.set_pause_generator(pauses(random, stall))
 

@@ -1,4 +1,4 @@
-"""Loader bench: random LOADs from a stalling memory; every write it gives out is compared, in order."""
+"""Loader bench: random LOADs from a stalling memory; every write is compared, in order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class Bench:
         items = []
         for payload in self.items.received:
             item = unpack(item_layout(CONFIG), payload)
-            array = item["array"] if item["memory"] in (Memory.ACTIVATIONS, Memory.DESCRIPTORS) else 0
+            array = (
+                item["array"] if item["memory"] in (Memory.ACTIVATIONS, Memory.DESCRIPTORS) else 0
+            )
             items.append((item["memory"], item["address"], item["part"], array, item["data"]))
         return {"program": list(self.program.seen), "weights": self._quads(), "items": items}
 
@@ -81,7 +83,9 @@ class Bench:
         return result
 
 
-def expected(memory: Memory, address: int, count: int, raw: bytes) -> tuple[str, list[tuple[int, ...]]]:
+def expected(
+    memory: Memory, address: int, count: int, raw: bytes
+) -> tuple[str, list[tuple[int, ...]]]:
     """The writes of one LOAD of the bytes `raw`, from the text of `spec.memory` alone."""
     step = BEAT_BYTES if memory in (Memory.PROGRAM, Memory.WEIGHTS) else ITEM_BYTES
     words = [int.from_bytes(raw[i : i + step], "little") for i in range(0, len(raw), step)]
@@ -92,7 +96,9 @@ def expected(memory: Memory, address: int, count: int, raw: bytes) -> tuple[str,
     if memory is Memory.DESCRIPTORS:
         stride = count + count % 2
         groups = [(array, i) for array in range(CONFIG.arrays) for i in range(count)]
-        return "items", [(memory, address + i, 0, array, words[array * stride + i]) for array, i in groups]
+        return "items", [
+            (memory, address + i, 0, array, words[array * stride + i]) for array, i in groups
+        ]
     per_address = items_per_address(CONFIG, memory)
     result = []
     for i, word in enumerate(words[:count]):

@@ -1,7 +1,7 @@
 """Random programs of LOAD, PRODUCT and VECTOR with stores, whose result the contract defines.
 
-Waits are as weak as the instructions allow, so that units really run side by side: a wait too few in the
-hardware shows as a difference from the reference machine, which runs one instruction after the other.
+Waits are as weak as the instructions allow, so that units really run side by side: what the
+hardware reorders shows as a difference from the reference machine, which runs in order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Range = tuple[str, int, int]
 
 @dataclass
 class Program:
-    """`image` from window offset 0; `entry` and `length` in instructions; sizes of what it stores."""
+    """Instructions, and the `image` of instructions and data from window offset 0."""
 
     instructions: list[Instruction] = field(default_factory=list)
     image: bytearray = field(default_factory=lambda: bytearray(WINDOW_BYTES))
@@ -61,7 +61,8 @@ class Waits:
         for unit, issued in self._issued.items():
             depth = next(
                 (
-                    n for n, other in enumerate(reversed(issued))
+                    n
+                    for n, other in enumerate(reversed(issued))
                     if _overlap(other.writes, reads + writes) or _overlap(other.reads, writes)
                 ),
                 None,
@@ -157,11 +158,15 @@ class Generator:
                 yield self._descriptor().to_bytes(8, "little")
         elif target is Memory.ACTIVATIONS:
             for _ in range(size):
-                value = draw.choice([0, 0, COLUMN_MIN, COLUMN_MAX, draw.randint(COLUMN_MIN, COLUMN_MAX)])
+                value = draw.choice(
+                    [0, 0, COLUMN_MIN, COLUMN_MAX, draw.randint(COLUMN_MIN, COLUMN_MAX)]
+                )
                 yield value.to_bytes(1, "little", signed=True)
         elif target is Memory.SUMS:
             for _ in range(size // 4):
-                value = draw.randrange(-(1 << (SUM_BITS - 1)), 1 << (SUM_BITS - 1)) >> draw.randrange(20)
+                value = draw.randrange(
+                    -(1 << (SUM_BITS - 1)), 1 << (SUM_BITS - 1)
+                ) >> draw.randrange(20)
                 yield value.to_bytes(4, "little", signed=True)
         else:
             yield draw.randbytes(size)
@@ -182,8 +187,13 @@ class Generator:
         writes = [(target.name, address, last)]
         self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
         self._add(
-            Opcode.LOAD, memory=target, address=address, count=count, register=LOAD_AT,
-            offset=BEAT_BYTES, **self._waits.before([], writes),
+            Opcode.LOAD,
+            memory=target,
+            address=address,
+            count=count,
+            register=LOAD_AT,
+            offset=BEAT_BYTES,
+            **self._waits.before([], writes),
         )
         self._waits.issue("load", [], writes)
 
@@ -205,16 +215,21 @@ class Generator:
         draw = self._random
         n = draw.randint(1, self._groups)
         fields = {
-            name: draw.randint(0, self._groups - n) for name in ("activations", "last", "descriptors")
+            name: draw.randint(0, self._groups - n)
+            for name in ("activations", "last", "descriptors")
         }
         mode = draw.choices(list(Mode), [3, 2, 4, 1])[0]
         a, s, d = fields["activations"], fields["last"], fields["descriptors"]
         reads = [("ACTIVATIONS", a, a + n), ("DESCRIPTORS", d, d + n), ("WEIGHTS", 0, self._words)]
-        # Sums commute: products need not wait for each other, so to the slots they count as readers.
+        # Sums commute: products need not wait for each other; to the slots they are readers.
         reads.append(("slots", 0, self._config.tile_chunks))
         last = [] if mode == Mode.PLAIN else [("last", s, s + n)]
         self._add(
-            Opcode.PRODUCT, mode=mode, threshold=draw.choice([0, 0, 3, 40]), groups=n, **fields,
+            Opcode.PRODUCT,
+            mode=mode,
+            threshold=draw.choice([0, 0, 3, 40]),
+            groups=n,
+            **fields,
             **self._waits.before(reads, last),
         )
         self._waits.issue("engine", reads, last)
@@ -260,7 +275,7 @@ class Generator:
         }
 
     def _places(self, n: int) -> dict[str, int]:
-        """Operands, and a result that overlaps none of them in part: chunks are read before they are written."""
+        """Operands, and a result that overlaps none of them in part: all are read before."""
         draw, half = self._random, self._chunks // 2
         names = ("operand0", "operand1", "operand2")
         if draw.random() < 0.3:
@@ -270,7 +285,10 @@ class Generator:
 
     def _vector_ranges(self, f: dict[str, int]) -> tuple[list[Range], list[Range]]:
         c, n = self._config, f["count"]
-        reads: list[Range] = [("PARAMETERS", f["parameters"], f["parameters"] + n), ("TABLES", 0, 256)]
+        reads: list[Range] = [
+            ("PARAMETERS", f["parameters"], f["parameters"] + n),
+            ("TABLES", 0, 256),
+        ]
         reads += [("VECTOR", f[name], f[name] + n) for name in ("operand0", "operand1", "operand2")]
         writes: list[Range] = []
         if f["source"] == Source.DRAIN:

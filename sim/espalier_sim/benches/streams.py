@@ -37,7 +37,7 @@ def ports(dut: Any, prefix: str, *names: str) -> list[Any]:
 
 
 class Source:
-    """Sends payloads on a stream, with pauses; a payload that is offered stays until it is taken."""
+    """Sends payloads on a stream, with pauses; an offered payload stays until it is taken."""
 
     def __init__(self, dut: Any, prefix: str, random: Random, stall: float):
         self._clock, self._random, self._stall = dut.clk, random, stall
@@ -74,7 +74,9 @@ class Sink:
                 continue
             valid, ready = int(self._valid.value), int(self._ready.value)
             payload = int(self._payload.value) if valid else None
-            assert refused is None or payload == refused, "an offered payload changed before it was taken"
+            assert refused is None or payload == refused, (
+                "an offered payload changed before it was taken"
+            )
             refused = payload if valid and not ready else None
             if valid and ready:
                 self.received.append(payload)

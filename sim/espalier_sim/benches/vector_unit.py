@@ -19,7 +19,8 @@ from espalier_hw.engine import DRAIN_LATENCY
 from espalier_hw.interfaces import VECTOR_COMMAND, drained_bits, item_layout, stored_chunk
 
 from .host import start_clock
-from .streams import Sink, Source as StreamSource, Strobes, elements, pack, unpack, until
+from .streams import Sink, Strobes, elements, pack, unpack, until
+from .streams import Source as StreamSource
 
 CONFIG = preset(os.environ["ESPALIER_CONFIG"])
 SEED = int(os.environ["COCOTB_RANDOM_SEED"])
@@ -43,7 +44,9 @@ class Model:
     def __init__(self) -> None:
         self.vector = [[0] * LANES for _ in range(CHUNKS)]
         self.sums = [[0] * LANES for _ in range(CHUNKS)]
-        self.parameters = [[{"multiplier": 0, "shift": 0, "bias": 0}] * LANES for _ in range(CHUNKS)]
+        self.parameters = [
+            [{"multiplier": 0, "shift": 0, "bias": 0}] * LANES for _ in range(CHUNKS)
+        ]
         self.tables = [{"base": 0, "slope": 0}] * depth(CONFIG, Memory.TABLES)
         self.columns: list[tuple[int, int, list[int]]] = []
         self.stored: list[tuple[int, list[int]]] = []
@@ -171,12 +174,19 @@ class Bench:
         n = draw.randint(1, half)
         f = dict.fromkeys(VECTOR_COMMAND.members, 0)
         f.update(
-            count=n, source=draw.choice(list(Source)), sums=draw.choice(list(Sums)),
-            drain=draw.randrange(8), plane_stride=8, scale=draw.choice([0, 1, 1]),
-            combine=draw.choice(list(Combine)), interpolate=draw.randint(0, 1),
+            count=n,
+            source=draw.choice(list(Source)),
+            sums=draw.choice(list(Sums)),
+            drain=draw.randrange(8),
+            plane_stride=8,
+            scale=draw.choice([0, 1, 1]),
+            combine=draw.choice(list(Combine)),
+            interpolate=draw.randint(0, 1),
             function=draw.choice([f for f in Function if f < Function.TABLE0 + CONFIG.tables]),
-            write_vector=draw.randint(0, 1), write_columns=draw.randint(0, 1),
-            column_address=draw.randrange(8), store=draw.choice(list(Store)),
+            write_vector=draw.randint(0, 1),
+            write_columns=draw.randint(0, 1),
+            column_address=draw.randrange(8),
+            store=draw.choice(list(Store)),
             vector_address=half + draw.randint(0, half - n),
         )
         for name in ("operand0", "operand1", "operand2"):
@@ -195,7 +205,9 @@ class Bench:
         if f["source"] == Source.DRAIN:
             planes = range(f["planes"] + 1)
             self.asked += [
-                f["drain"] + plane * f["plane_stride"] + i for i in range(f["count"]) for plane in planes
+                f["drain"] + plane * f["plane_stride"] + i
+                for i in range(f["count"])
+                for plane in planes
             ]
         self.model.execute(f, self.rows[first:])
 

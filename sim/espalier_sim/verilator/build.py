@@ -1,4 +1,4 @@
-"""Verilog to a shared library with the C functions of `harness.cpp`, built once and kept in the cache."""
+"""Verilog to a shared library with the C functions of `harness.cpp`, built once and cached."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from rich.console import Console
-
 from espalier.errors import DeviceError
 from espalier.spec.config import Config
 
-from .. import cache
+from .. import cache, generated
 from .toolchain import Toolchain, find
 
 TOP = "top"
 HARNESS = ("harness.cpp", "memory.hpp")
-VERILATOR_FLAGS = (
-    "--cc", "--top-module", TOP, "--prefix", "Vtop", "--no-timing", "-O3", "--x-assign", "fast",
-    "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "--output-split", "20000",
+VERILATOR_FLAGS = tuple(
+    f"--cc --top-module {TOP} --prefix Vtop --no-timing -O3 --x-assign fast --x-initial fast "
+    "--noassert -Wno-fatal -Wno-lint --output-split 20000".split()
 )
 """-Wno-fatal: Amaranth's Verilog relies on implicit widths, which Verilator warns of."""
 CXX_FLAGS = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique")
@@ -40,34 +38,26 @@ def library(verilog: str, name: str) -> Path:
     flags = repr((VERILATOR_FLAGS, CXX_FLAGS, OPTIMIZE))
     key = cache.key(verilog, *sources, flags, tools.name)
     target = cache.folder() / f"rtl-{key}"
-    return cache.made(target, lambda folder: _build(tools, verilog, name, folder)) / LIBRARY
+    cache.made(target, lambda folder: _build(tools, verilog, folder), f"the simulation of {name}")
+    return target / LIBRARY
 
 
 def accelerator(config: Config) -> Path:
     """The shared library of the whole accelerator of `config`."""
-    from .. import generated
-
     return library(generated.accelerator(config).read_text(), config.name)
 
 
-def _build(tools: Toolchain, verilog: str, name: str, folder: Path) -> None:
-    console = Console(stderr=True)
-    message = f"building the simulation of {name} (once; kept in {cache.folder()})"
-    if not console.is_terminal:
-        console.print(message, soft_wrap=True)
-    with console.status(message):
-        work = folder / "work"
-        work.mkdir()
-        (work / "top.v").write_text(verilog)
-        objects = work / "objects"
-        flags = ["-CFLAGS", " ".join(CXX_FLAGS), "--Mdir", str(objects)]
-        _run([str(tools.verilator), *VERILATOR_FLAGS, *flags, "top.v"], work)
-        options = [f"{key}={value}" for key, value in OPTIMIZE.items()]
-        jobs = f"-j{os.cpu_count() or 1}"
-        targets = ["libVtop.a", "libverilated.a"]
-        _run(["make", "-s", "-f", "Vtop.mk", jobs, *options, *targets], objects)
-        _link(tools, objects, folder / LIBRARY)
-    shutil.rmtree(work)
+def _build(tools: Toolchain, verilog: str, folder: Path) -> None:
+    """Verilator, make and link in `folder`; generated C++ and objects are dropped."""
+    objects = folder / "objects"
+    (folder / "top.v").write_text(verilog)
+    flags = ["-CFLAGS", " ".join(CXX_FLAGS), "--Mdir", str(objects)]
+    _run([str(tools.verilator), *VERILATOR_FLAGS, *flags, "top.v"], folder)
+    options = [f"{key}={value}" for key, value in OPTIMIZE.items()]
+    targets = ["libVtop.a", "libverilated.a"]
+    _run(["make", "-s", "-f", "Vtop.mk", f"-j{os.cpu_count() or 1}", *options, *targets], objects)
+    _link(tools, objects, folder / LIBRARY)
+    shutil.rmtree(objects)
 
 
 def _link(tools: Toolchain, objects: Path, target: Path) -> None:
@@ -75,10 +65,24 @@ def _link(tools: Toolchain, objects: Path, target: Path) -> None:
     here = Path(str(resources.files(__package__)))
     _run(
         [
-            "g++", "-shared", "-std=gnu++20", "-O2", *CXX_FLAGS, f"-I{objects}", f"-I{include}",
-            f"-I{include}/vltstd", f"-I{here}", str(here / HARNESS[0]), "-Wl,--whole-archive",
-            "libVtop.a", "-Wl,--no-whole-archive", "libverilated.a", "-lpthread", "-latomic",
-            "-o", str(target),
+            "g++",
+            "-shared",
+            "-std=gnu++20",
+            "-O2",
+            *CXX_FLAGS,
+            f"-I{objects}",
+            f"-I{include}",
+            f"-I{include}/vltstd",
+            f"-I{here}",
+            str(here / HARNESS[0]),
+            "-Wl,--whole-archive",
+            "libVtop.a",
+            "-Wl,--no-whole-archive",
+            "libverilated.a",
+            "-lpthread",
+            "-latomic",
+            "-o",
+            str(target),
         ],
         objects,
     )

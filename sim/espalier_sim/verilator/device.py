@@ -1,4 +1,4 @@
-"""The device `rtl`: the Verilog of a program's Config, simulated with a memory that answers late and stalls."""
+"""The device `rtl`: the Verilog of a program's Config and a memory that answers late and stalls."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def _functions(library: Path) -> dict[str, Any]:
 class RtlTransport:
     """A simulated accelerator and its window; see `espalier.runtime.transport.Transport`.
 
-    Beside the protocol it offers what tests of hardware need: `written`, `cycles`, `interrupt`, `fail_at`,
-    `hang_after`. A run that breaks the bus protocol or leaves the window raises DeviceError in `wait`.
+    Beside the protocol it offers what tests of hardware need: `written`, `cycles`, `interrupt`,
+    `fail_at`, `hang_after`. A run that breaks the bus protocol or leaves the window raises
+    DeviceError in `wait`.
 
     Parameters
     ----------
@@ -90,14 +91,14 @@ class RtlTransport:
         self._window = memoryview(memory).cast("B")
 
     def read_register(self, name: str) -> int:
-        """Value of a register, read over the bus. Raises DeviceError when the register block does not answer."""
+        """Value of a register, read over the bus. Raises DeviceError when there is no answer."""
         value = ctypes.c_uint32()
         code = self._call["read"](self._open(), registers.address(name), ctypes.byref(value))
         self._answered(code, f"reading {name}")
         return value.value
 
     def write_register(self, name: str, value: int) -> None:
-        """Write a register over the bus. Raises DeviceError when the register block does not answer."""
+        """Write a register over the bus. Raises DeviceError when there is no answer."""
         if name == "CONTROL" and value & registers.Control.START:
             self._call["forget"](self._open())
         code = self._call["write"](self._open(), registers.address(name), value & 0xFFFF_FFFF)
@@ -128,19 +129,28 @@ class RtlTransport:
             )
 
     def wait(self, timeout_s: float) -> None:
-        """Run the clock until STATUS is not BUSY. Raises DeviceError after `timeout_s` seconds of host time."""
+        """Run the clock until STATUS is not BUSY.
+
+        Raises DeviceError after `timeout_s` seconds of host time.
+        """
         end = time.monotonic() + timeout_s
         status = registers.address("STATUS")
-        while (progress := self._call["run"](self._open(), SLICE_CYCLES, status, Status.BUSY)) == _BUSY:
+        while (
+            progress := self._call["run"](self._open(), SLICE_CYCLES, status, Status.BUSY)
+        ) == _BUSY:
             if time.monotonic() > end:
                 raise DeviceError(
                     f"the simulated accelerator was still busy after {timeout_s} s "
                     f"({self.cycles} cycles since power-up); wait longer or set WATCHDOG"
                 )
         if progress != _IDLE:
-            raise DeviceError("reading STATUS: there was no answer; the simulated register block is broken")
+            raise DeviceError(
+                "reading STATUS: there was no answer; the simulated register block is broken"
+            )
         if violation := self._call["violation"](self._handle):
-            raise DeviceError(f"the accelerator broke a rule of its memory port: {violation.decode()}")
+            raise DeviceError(
+                f"the accelerator broke a rule of its memory port: {violation.decode()}"
+            )
 
     @property
     def cycles(self) -> int:
@@ -186,7 +196,7 @@ def open_rtl(
     latency: int = LATENCY_CYCLES,
     window_bytes: int = WINDOW_BYTES,
 ) -> Callable[[Config], RtlTransport]:
-    """Entry point `rtl`: a function that builds (once) and opens the simulated accelerator of a Config.
+    """Entry point `rtl`: a function that builds (once) and opens the simulation of a Config.
 
     Parameters
     ----------
@@ -208,8 +218,12 @@ def open_rtl(
 
     def opener(config: Config) -> RtlTransport:
         return RtlTransport(
-            config, build.accelerator(config),
-            seed=seed, stall=stall, latency=latency, window_bytes=window_bytes,
+            config,
+            build.accelerator(config),
+            seed=seed,
+            stall=stall,
+            latency=latency,
+            window_bytes=window_bytes,
         )
 
     return opener

