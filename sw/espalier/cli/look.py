@@ -30,7 +30,8 @@ def inspect_command(
     if loaded.whole_sequence:
         console.print("Needs whole sequences: it cannot be run step by step.")
     for name, value in loaded.notes.items():
-        console.print(f"{name}: {value}", highlight=False, markup=False)
+        if isinstance(value, str | int | float):
+            console.print(f"{name.replace('_', ' ')}: {value}", highlight=False, markup=False)
     for table in (ports(loaded), layers(loaded), chip(loaded), ddr(loaded)):
         console.print(table)
     if disassembly:

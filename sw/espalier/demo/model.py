@@ -12,7 +12,7 @@ from .data import CLASSES, PIXELS
 class DigitReader(nn.Module):
     """Ten class scores [B, 10] of a digit's rows [B, T=8, F=8]."""
 
-    def __init__(self, hidden: int = 128) -> None:
+    def __init__(self, hidden: int = 256) -> None:
         super().__init__()
         self.gru = nn.GRU(PIXELS, hidden, batch_first=True)
         self.head = nn.Linear(hidden, CLASSES)

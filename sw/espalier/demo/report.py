@@ -12,6 +12,11 @@ from rich.table import Table
 from ..perf import CLOCK_HZ
 from .machine import Cost
 
+CAPTION = (
+    "8 bits: all weights kept. SMALL: the RTL, simulated. DE1_SOC: the reference machine, and the "
+    f"performance model. {CLOCK_HZ / 1e6:.0f} MHz are assumed. CPU: one thread, batch 1."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -53,9 +58,11 @@ class Report:
         return {**data, "clock_hz": CLOCK_HZ, "clock_origin": "assumed"}
 
     def table(self) -> Table:
-        table = Table("", *(variant.name for variant in self.variants), title="Digits, row by row")
+        names = (variant.name for variant in self.variants)
+        table = Table("", *names, title="Digits, row by row", caption=CAPTION)
         for name, cells in self._rows().items():
             table.add_row(name, *cells)
+        table.columns[0].no_wrap = True
         for column in table.columns[1:]:
             column.justify = "right"
         return table
@@ -63,31 +70,29 @@ class Report:
     def _rows(self) -> dict[str, list[str]]:
         whole = self.variants[0].size_bytes
         costs = [variant.cost for variant in self.variants]
+        timed = {name: None for variant in self.variants for name in variant.latency_us or ()}
 
         def of_cost(form: str, name: str) -> list[str]:
             return ["" if cost is None else format(getattr(cost, name), form) for cost in costs]
 
         return {
-            f"accuracy on {self.test_images} digits": [f"{v.accuracy:.1%}" for v in self.variants],
+            f"accuracy, {self.test_images} digits": [f"{v.accuracy:.1%}" for v in self.variants],
             "parameters or program, KiB": [f"{v.size_bytes / 1024:.1f}" for v in self.variants],
-            "smaller by": [""] + [f"{whole / v.size_bytes:.1f} x" for v in self.variants[1:]],
-            "scores equal to the reference's": [
-                ""
-                if cost is None
-                else str(self.agreement)
-                if cost.source == "simulated"
-                else "is it"
-                for cost in costs
+            "smaller by": [f"{whole / v.size_bytes:.1f} x" for v in self.variants],
+            "same bits as the reference": [
+                str(self.agreement) if cost and cost.source == "simulated" else "" for cost in costs
             ],
             "cycles a digit": of_cost(",.0f", "cycles"),
-            "busy share of lane-cycles in products": of_cost(".1%", "busy"),
+            "lane-cycles busy in products": of_cost(".1%", "busy"),
             "operations a cycle, actual": of_cost(".1f", "actual_per_cycle"),
             "operations a cycle, dense-equivalent": of_cost(".1f", "effective_per_cycle"),
-            f"us a digit, {CLOCK_HZ / 1e6:.0f} MHz assumed": of_cost(".1f", "microseconds"),
-            "us a digit on this CPU, batch 1": [
-                "\n".join(f"{name} {value:.1f}" for name, value in (v.latency_us or {}).items())
-                for v in self.variants
-            ],
+            "us a digit on the accelerator": of_cost(".1f", "microseconds"),
+            **{
+                f"us a digit on this CPU, {name}": [
+                    f"{v.latency_us[name]:.1f}" if v.latency_us else "" for v in self.variants
+                ]
+                for name in timed
+            },
         }
 
     def save(self, folder: Path) -> None:
@@ -105,7 +110,7 @@ def plot(report: Report, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    names = [variant.name.replace(", ", "\n") for variant in report.variants]
+    names = [variant.name for variant in report.variants]
     bars = left.bar(names, [variant.size_bytes / 1024 for variant in report.variants])
     left.bar_label(bars, [f"{variant.accuracy:.1%}" for variant in report.variants])
     left.set(ylabel="size, KiB", title=f"Size, and accuracy on {report.test_images} digits")

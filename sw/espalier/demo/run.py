@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from . import cpu, machine, train
 from .data import Digits, digits
 from .report import Agreement, Report, Variant
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 100)
 Update = Callable[..., None]
 
 
@@ -38,7 +39,7 @@ def step(text: str) -> Iterator[Update]:
         progress.update(task, completed=1, total=1)
 
 
-def run(folder: Path, *, images: int | None = None, epochs: int = 40) -> Report:
+def run(folder: Path, *, images: int | None = None, epochs: int = 25) -> Report:
     """Run everything, print the table, write report.json and the plot into `folder`.
 
     images: how many of the test's digits the machines see; default all. epochs: of float training;
@@ -52,7 +53,7 @@ def run(folder: Path, *, images: int | None = None, epochs: int = 40) -> Report:
     with step(f"Training a GRU on {len(data.train)} digits") as update:
         model = train.train_float(data, epochs=epochs, progress=update)
     with step("Compressing it while it trains on") as update:
-        small = train.train_compressed(model, data, epochs=-(-epochs * 3 // 5), progress=update)
+        small = train.train_compressed(model, data, epochs=-(-epochs * 2 // 3), progress=update)
     programs = {
         config.name: compile(small, example(data), config=config) for config in (SMALL, DE1_SOC)
     }
@@ -104,7 +105,7 @@ def baselines(
             latency_us=latency,
         ),
         Variant(
-            name="dense, 8 bits", accuracy=accuracy(scores(dense, data), data),
+            name="8 bits", accuracy=accuracy(scores(dense, data), data),
             size_bytes=len(compile(dense, example(data), config=DE1_SOC).image),
         ),
         Variant(
@@ -131,7 +132,7 @@ def execute(
     variants.insert(0, (real, machine.measured(programs["SMALL"], real)))
     return [
         Variant(
-            name=f"{cost.config}, {cost.source}", accuracy=accuracy(run.scores, data), cost=cost,
+            name=f"{cost.config}", accuracy=accuracy(run.scores, data), cost=cost,
             size_bytes=len(programs[cost.config].image),
         )
         for run, cost in variants
