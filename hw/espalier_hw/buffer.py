@@ -15,7 +15,10 @@ class Buffer(wiring.Component):
     """
 
     def __init__(self, shape):
-        super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape))})
+        super().__init__({
+            "input": In(stream.Signature(shape)),
+            "output": Out(stream.Signature(shape)),
+        })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

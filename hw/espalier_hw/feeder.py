@@ -1,4 +1,4 @@
-"""The feeder: from products to one weight address a cycle with the column input that belongs to it."""
+"""The feeder: from products to one weight address a cycle, with the column input beside it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,21 @@ work: product, fetch, group, column picked, column buffered, word."""
 
 
 def column_layout(config: Config) -> data.StructLayout:
-    """One visit: `count` words from `address` on, times x. count 0 only tells that the product ends."""
+    """One visit: `count` words from `address` on, times x; `final`: the product's last.
+
+    A count of 0 only tells that the product ends.
+    """
     return data.StructLayout({
-        "x": signed(COLUMN_BITS), "address": weight_address(config), "count": COUNT_BITS, "final": 1,
+        "x": signed(COLUMN_BITS),
+        "address": weight_address(config),
+        "count": COUNT_BITS,
+        "final": 1,
     })
+
+
+def without_lowest(bits: Value) -> Value:
+    """All 1 bits but the lowest."""
+    return Cat(bits[i] & bits[:i].any() for i in range(len(bits)))
 
 
 class Picker(wiring.Component):
@@ -47,47 +58,57 @@ class Picker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         group = Signal(group_layout(self._config), reset_less=True)
-        valid, free, alone = Signal(), Signal(), Signal()
-        index, rest = Signal(range(self._config.group)), Signal(self._config.group)
+        valid, free, alone = Signal(), Signal(), Signal(reset_less=True)
+        rest = without_lowest(group.work)
+        m.d.comb += self.groups.ready.eq(~valid | (free & alone))
+        with m.If(self.groups.ready):
+            m.d.sync += [
+                valid.eq(self.groups.valid),
+                group.eq(self.groups.payload),
+                # known a cycle ahead, because all of the fetch waits for it
+                alone.eq(~without_lowest(self.groups.payload.work).any()),
+            ]
+        with m.Elif(free):
+            m.d.sync += [group.work.eq(rest), alone.eq(~without_lowest(rest).any())]
+        m.d.comb += free.eq(self._visit(m, self._pick(m, group, alone, free), valid, free))
+        return m
+
+    def _pick(self, m: Module, group: data.View, alone: Value, free: Value) -> data.View:
+        """The lowest column with work, a cycle later."""
+        index, present = Signal(range(self._config.group)), group.work.any()
         for i in reversed(range(self._config.group)):
             with m.If(group.work[i]):
                 m.d.comb += index.eq(i)
-        m.d.comb += [
-            rest.eq(group.work & (group.work - 1)),
-            alone.eq(~rest.any()),
-            self.groups.ready.eq(~valid | (free & alone)),
-        ]
-        with m.If(self.groups.ready):
-            m.d.sync += [valid.eq(self.groups.valid), group.eq(self.groups.payload)]
-        with m.Elif(free):
-            m.d.sync += group.work.eq(rest)
-        picked = Signal(data.StructLayout({
-            "delta": signed(DELTA_BITS), "offset": group.offsets[0].shape(), "count": COUNT_BITS,
-            "base": group.base.shape(), "wide": 1, "final": 1,
-        }), reset_less=True)
+        layout = data.StructLayout({
+            "delta": signed(DELTA_BITS),
+            "offset": group.offsets[0].shape(),
+            "count": COUNT_BITS,
+            "base": group.base.shape(),
+            "wide": 1,
+            "final": 1,
+        })
+        picked = Signal(layout, reset_less=True)
         with m.If(free):
             m.d.sync += [
                 picked.delta.eq(group.delta[index]),
                 picked.offset.eq(group.offsets[index]),
-                picked.count.eq(Mux(group.work.any(), group.counts[index], 0)),
+                picked.count.eq(Mux(present, group.counts[index], 0)),
                 picked.base.eq(group.base),
-                picked.wide.eq(group.work.any() & group.wide.bit_select(index, 1)),
+                picked.wide.eq(present & group.wide.bit_select(index, 1)),
                 picked.final.eq(group.final & alone),
             ]
-        m.d.comb += free.eq(self._visit(m, picked, valid, free))
-        return m
+        return picked
 
     def _visit(self, m: Module, picked: data.View, valid: Value, free: Value) -> Value:
         """Puts out the picked column's visits; when the next column may be picked."""
         column, second = self.columns.payload, Signal()
-        negative, first = picked.delta[-1], picked.wide & ~second
+        first, negative = picked.wide & ~second, picked.delta[-1]
+        limit = Mux(negative, -COLUMN_MAX, COLUMN_MAX)
         m.d.comb += [
             column.address.eq(picked.base + picked.offset),
             column.count.eq(picked.count),
             column.final.eq(picked.final & ~first),
-            # ±127, then what is missing
-            column.x.eq(Mux(first, Mux(negative, -COLUMN_MAX, COLUMN_MAX),
-                            picked.delta + Mux(second, Mux(negative, COLUMN_MAX, -COLUMN_MAX), 0))),
+            column.x.eq(Mux(first, limit, picked.delta - Mux(second, limit, 0))),
         ]
         with m.If(free):
             m.d.sync += [self.columns.valid.eq(valid), second.eq(0)]
@@ -149,9 +170,10 @@ class Feeder(wiring.Component):
     consecutive products follow without a gap. In an idle feeder the first word comes
     `FIRST_WORD_LATENCY` cycles after the command.
 
-    Cycles of a product: the largest of its words, its visits (of columns with words) and its
-    groups, plus what the few buffered visits cannot smooth: a cycle in which a group gives no
-    visit counts when visits of one word surround it.
+    Cycles of a product from its first word to its last: the words, when every group has work. In
+    general max(words, sum over groups of max(1, visits of columns with words)) but for a few
+    cycles: two visits and one group are buffered, so that groups without work take cycles only
+    where longer visits before them do not cover these. `hold` adds its cycles.
     """
 
     def __init__(self, config: Config):

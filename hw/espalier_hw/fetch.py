@@ -10,7 +10,7 @@ from espalier.spec.config import Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import COUNT_BITS
 
-from .cursor import Cursor, product_layout, tag_layout, writes
+from .cursor import Cursor, product_layout, writes
 from .deltas import DELTA_BITS, DELTA_STAGES, Deltas, Offsets, offset_shape
 from .group_memories import GroupMemories, group_write
 from .weights import weight_address

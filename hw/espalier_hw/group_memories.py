@@ -1,4 +1,4 @@
-"""What the feeder reads: activations, last-sent values and descriptors, a group of columns a word."""
+"""What a feeder reads: activations, last-sent values and descriptors, a group a word."""
 
 from __future__ import annotations
 

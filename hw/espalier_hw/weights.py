@@ -1,4 +1,4 @@
-"""Weight memories: the loader's quads are put in their place once, then written to every array's banks."""
+"""Weight memories: the loader's quads are put in place once, for the banks of every array."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ class WeightBank(wiring.Component):
 
 
 def part_of(depths: list[int], address: Value) -> Value:
-    """The part that holds `address`: parts lie one after the other, largest first, so each begins at a multiple of its depth."""
+    """The part that holds `address`.
+
+    Parts lie one after the other, largest first, so that each begins at a multiple of its depth.
+    """
     part, end = Const(len(depths) - 1), sum(depths)
     for p in reversed(range(len(depths) - 1)):
         end -= depths[p + 1]

@@ -13,7 +13,7 @@ from espalier_hw.cursor import product_layout
 from espalier_hw.feeder import FIRST_WORD_LATENCY, Feeder
 
 CONFIG = replace(
-    TINY, name="FEEDER", arrays=1, lanes=8, vector_lanes=8, group=8, weight_depth=768, column_depth=32
+    TINY, name="FEEDER", arrays=1, lanes=8, vector_lanes=8, group=8, weight_depth=768
 )
 PRODUCT = {"mode": Mode.PLAIN, "threshold": 0, "activations": 0, "last": 0, "descriptors": 0}
 
@@ -31,7 +31,7 @@ def visits(columns, counts, base, send):
 
 
 class Bench:
-    """Runs `script(bench)` on a feeder; `words` has (cycle, address, x), `done` the cycles of its pulses."""
+    """Runs `script(bench)` on a feeder; `words` has (cycle, address, x), `done` cycles."""
 
     def __init__(self, seed=0, hold=0.0):
         self.feeder, self.rng, self.hold = Feeder(CONFIG), random.Random(seed), hold
@@ -76,7 +76,7 @@ class Bench:
         self.ctx.set(self.feeder.write, {**idle, "address": 0, "data": 0})
 
     async def products(self, *products):
-        """Offers the products one after the other and waits for the last; cycle of the first transfer."""
+        """Offers one product after the other, waits for the last; cycle of the first transfer."""
         ctx, command, first = self.ctx, self.feeder.command, None
         for product in products:
             ctx.set(command.payload, product_layout(CONFIG).const({**PRODUCT, **product}))
@@ -102,7 +102,8 @@ def test_words_and_inputs(density, hold):
             for g in range(groups):
                 counts = [rng.choice([0, 1, 1, 2, 32]) for _ in range(8)]
                 base = rng.randint(0, 767 - sum(counts))
-                x = [rng.choice([-127, 127, rng.randint(-127, 127)]) if rng.random() < density else 0 for _ in range(8)]
+                x = [rng.choice([-127, 127, rng.randint(-127, 127)]) for _ in range(8)]
+                x = [value if rng.random() < density else 0 for value in x]
                 await bench.load(g, x, base, counts)
 
                 def send(i, x, last=last[g], threshold=threshold):
@@ -121,7 +122,7 @@ def test_words_and_inputs(density, hold):
     Bench(seed=int(10 * density), hold=hold).run(script)
 
 
-@pytest.mark.parametrize("counts", [[1] * 8, [0, 1, 0, 2, 0, 1, 0, 2], [1, 2, 1, 2, 1, 2, 1, 2], [3] * 8])
+@pytest.mark.parametrize("counts", [[1] * 8, [0, 1, 0, 2] * 2, [1, 2] * 4, [3] * 8])
 def test_a_dense_product_takes_its_words_and_the_latency(counts):
     async def script(bench):
         for g in range(16):
@@ -144,7 +145,8 @@ def test_waiting_products_follow_without_a_gap():
         start = await bench.products(
             *({"groups": n, "mode": mode} for n, mode in zip(lengths, modes, strict=True))
         )
-        first, ends = start + FIRST_WORD_LATENCY, [9 * sum(lengths[: i + 1]) for i in range(len(lengths))]
+        first = start + FIRST_WORD_LATENCY
+        ends = [9 * sum(lengths[: i + 1]) for i in range(len(lengths))]
         assert [word[0] for word in bench.words] == list(range(first, first + ends[-1]))
         assert bench.done == [first + end for end in ends]
 
@@ -154,8 +156,8 @@ def test_waiting_products_follow_without_a_gap():
 def test_a_commit_is_seen_by_the_next_product_on_the_same_group():
     async def script(bench):
         await bench.load(0, [5] * 8, 0, [1] * 8)
-        await bench.products(*[{"groups": 1, "mode": Mode.COMMIT}] * 3, {"groups": 1, "mode": Mode.CLEAR},
-                             {"groups": 1, "mode": Mode.DELTA})
+        modes = [Mode.COMMIT] * 3 + [Mode.CLEAR, Mode.DELTA]
+        await bench.products(*({"groups": 1, "mode": mode} for mode in modes))
         assert [word[1:] for word in bench.words] == 2 * [(i, 5) for i in range(8)]
         assert bench.events == {"visits": 16, "skipped": 16}
 
@@ -173,7 +175,7 @@ def test_empty_groups_take_a_cycle_each():
 
 
 def test_empty_groups_hide_behind_words():
-    """One group with work in four, three words each: the lanes never wait for the groups without."""
+    """One group in four has work, four words each: the lanes never wait for the others."""
     async def script(bench):
         for g in range(32):
             await bench.load(g, [0] * 3 + [int(g % 4 == 0)] + [0] * 4, 0, [4] * 8)
