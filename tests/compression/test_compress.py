@@ -12,6 +12,7 @@ import espalier
 from espalier.compression import Compressor, Recipe, compress
 from espalier.errors import InputError, RecipeError
 from espalier.quantized import QuantGRU, QuantLinear
+from espalier.quantized.arithmetic import grid_scale
 from espalier.spec.config import TINY
 
 torch.set_num_threads(1)
@@ -102,7 +103,9 @@ def test_scales_follow_what_feeds_what():
         (lambda m, x: torch.sigmoid(m.a(x)), 2.0**-12),
         (lambda m, x: m.b(m.a(x).tanh()), 2.0**-13),
         (lambda m, x: m.b(torch.cat([m.a(x)[:, :2], m.a(x)[:, 2:]], dim=1)), "b"),
-        (lambda m, x: (m.a(x), m.b(torch.relu(m.a(x)).view(-1, 4))), "own"),
+        (lambda m, x: m.b(torch.relu(m.a(x)).view(-1, 4)), "b"),
+        (lambda m, x: (m.a(x), m.a(x).tanh()), "own"),
+        (lambda m, x: (m.a(x).sigmoid(), m.a(x).tanh()), "own"),
         (lambda m, x: m.a(x), "own"),
     ],
 )
@@ -119,14 +122,12 @@ def test_output_scale_is_what_the_only_use_needs(forward, expected):
             return y
 
     torch.manual_seed(0)
-    small = compress(Chain(), DENSE, calibration=torch.randn(50, 4) * 3)
-    scale = float(small.a.output_scale)
-    if expected == "b":
-        expected = float(small.b.input_scale) / 256
-    if expected == "own":
-        assert scale not in (2.0**-12, 2.0**-13)
-    else:
-        assert scale == expected
+    model, x = Chain(), torch.randn(50, 4) * 8
+    largest = model.a(x).detach().abs().max().item()
+    assert largest > 4  # beyond tanh's table
+    small = compress(model, DENSE, calibration=x)
+    wanted = {"b": float(small.b.input_scale) / 256, "own": grid_scale(2 * largest / 32767)}
+    assert float(small.a.output_scale) == wanted.get(expected, expected)
 
 
 def test_training_lowers_the_loss_and_reaches_the_density():

@@ -82,6 +82,14 @@ def test_ties_and_zeros_keep_the_pattern_balanced():
     assert abs(int(mask.sum()) - 0.4 * 96) <= 2
 
 
+@pytest.mark.parametrize("array", [0, 1, 2])
+def test_a_word_that_not_all_arrays_get_goes_where_it_keeps_most(array):
+    score = make_score(4, 6, 1)
+    score[:, 2 * array] += 1
+    words = words_of(column_balanced_mask(score, 1 / 6, 4, 3, 2), 4)
+    assert words[2 * array] == 1 and sum(words) == 1
+
+
 def test_more_important_columns_keep_more():
     score = make_score(64, 8, 2)
     score[:, 3] *= 10
