@@ -1,4 +1,5 @@
-"""Where everything lies: on-chip memories by bump allocation, the image's data, row parameters, tables and registers."""
+"""Where everything lies: on-chip memories by bump allocation, the image's data, row parameters,
+tables and registers."""
 
 from __future__ import annotations
 
@@ -94,7 +95,11 @@ class Parameters:
         """PARAMETER words (uint64), padding rows with multiplier 0."""
         bias_mask = (1 << numerics.BIAS_BITS) - 1
         index = np.searchsorted(np.array(numerics.SHIFTS), self.rows.shift)
-        fields = {"multiplier": self.rows.multiplier, "shift": index, "bias": self.rows.bias & bias_mask}
+        fields = {
+            "multiplier": self.rows.multiplier,
+            "shift": index,
+            "bias": self.rows.bias & bias_mask,
+        }
         words = np.zeros(self.chunks * config.vector_lanes, np.uint64)
         for name, position in PARAMETER.offsets().items():
             words[: len(self.rows)] |= fields[name].astype(np.uint64) << np.uint64(position)
@@ -140,7 +145,8 @@ class Chip:
         if name not in self.tables:
             if len(self.tables) == self.config.tables:
                 raise CapacityError(
-                    f"{self.config.name} holds {self.config.tables} tables ({', '.join(self.tables)}), "
+                    f"{self.config.name} holds {self.config.tables} tables "
+                    f"({', '.join(self.tables)}), "
                     f"there is none for {name}; use fewer kinds of functions"
                 )
             self.tables.append(name)

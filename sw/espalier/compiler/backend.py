@@ -1,10 +1,10 @@
 """The compiler's second half: a graph of integer layers becomes a program for one configuration.
 
-    translate   operations -> units on machine vectors, ports          (translate, vectors)
-    stages      which units share a loop over the time steps           (stages, layout)
-    plan        row blocks, products, packed weights, accumulator proof (lower_*, products, packing, bounds)
-    place       addresses of everything on the chip and in the image   (allocate, place)
-    write       instructions in order; waits follow from what they touch (schedule, emit, hazards)
+translate   operations -> units on machine vectors, ports (translate, vectors)
+stages      which units share a loop over the time steps (stages, layout)
+plan        row blocks, products, packed weights, accumulator proof (lower_*, products, packing)
+place       addresses of everything on the chip and in the image (layout, allocate, place)
+write       instructions in order; waits follow from what they touch (write, schedule, hazards)
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The accumulator proof: every final value fits, or the columns are split into several products with drains between.
+"""The accumulator proof: every final value fits, or the columns are split into several products
+with drains between.
 
-Slot: sum of |digit|·peak over the columns of one array < 2^19, for every row, plane and array. Column inputs are at
-most 127, differences (drained every step) at most 254; wrap on the way is harmless. Drained sum: over all arrays and
-planes (16·high + low) < 2^26, and the same for the persistent sum, whose columns are at most 127.
+In a slot: the sum of |digit|·peak over the columns of one array < 2^19, for every row, plane and
+array. Column inputs are at most 127, differences (drained every step) at most 254; wrap on the way
+is harmless. Drained: the sum of |weight|·127 over all columns of a row < 2^26; the running sum of
+differences is bounded by the same, because the columns that it stands for are.
 """
 
 from __future__ import annotations
@@ -24,17 +26,20 @@ def peak(delta: bool) -> int:
 
 
 def check_sum(magnitude: np.ndarray, name: str) -> None:
-    """Raise CapacityError unless the persistent sum of rows fits; `magnitude` is the sum of |weight| of each row."""
+    """Raise CapacityError unless the persistent sum of rows fits; `magnitude` is the sum of
+    |weight| of each row."""
     worst = int(magnitude.max(initial=0)) * COLUMN_MAX
     if worst > SUM_LIMIT:
         raise CapacityError(
-            f"{name}: the sum of |weight|·{COLUMN_MAX} of every row must be at most {SUM_LIMIT}, not {worst}; "
+            f"{name}: the sum of |weight|·{COLUMN_MAX} of every row must be at most {SUM_LIMIT}, "
+            f"not {worst}; "
             "use fewer columns, a lower density or 4 bits"
         )
 
 
 def split(products: list[Packed], delta: bool) -> list[list[tuple[int, Packed, int]]]:
-    """Segments of (number of the product, its part, first group), each proven to fit between two drains."""
+    """Segments of (number of the product, its part, first group), each proven to fit between two
+    drains."""
     limit = SLOT_LIMIT // peak(delta)
     segments: list[list[tuple[int, Packed, int]]] = [[]]
     load = np.zeros_like(products[0].magnitudes[:, 0])

@@ -1,6 +1,8 @@
-"""Writes instructions: fields by name, what each one touches, loops and entries; the waits follow from that.
+"""Writes instructions: fields by name, what each one touches, loops and entries; the waits follow
+from that.
 
-Addresses into the image's data are relative until the program's length is known, `encode` then moves them behind it.
+Addresses into the image's data are relative until the program's length is known, `encode` then
+moves them behind it.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import CapacityError
 from ..spec import isa
@@ -25,7 +28,8 @@ MOST_CHUNKS = 511
 
 @dataclass
 class Node:
-    """One instruction before its waits are known; `in_image` says that the offset counts from the data's start."""
+    """One instruction before its waits are known; `in_image` says that the offset counts from the
+    data's start."""
 
     opcode: Opcode
     fields: dict[str, int]
@@ -57,7 +61,7 @@ class Assembly:
 
     @contextmanager
     def loop(self, *, register: int | None = None, count: int = 0) -> Iterator[None]:
-        """What is written inside runs `count` times, or as often as the register says (0 included)."""
+        """What is written inside runs `count` times, or as often as the register says."""
         how = {"count": count} if register is None else {"use_register": 1, "register": register}
         start = len(self.nodes)
         self._append(Opcode.LOOP, how)
@@ -66,37 +70,68 @@ class Assembly:
         self._append(Opcode.END, {})
 
     def load_image(
-        self, memory: Memory, address: int, count: int, offset: int, *,
-        register: int = ZERO_REGISTER, increment: int = 0,
+        self,
+        memory: Memory,
+        address: int,
+        count: int,
+        offset: int,
+        *,
+        register: int = ZERO_REGISTER,
+        increment: int = 0,
     ) -> None:
         """LOAD from the image's data at `offset` (plus a register's value)."""
         self._load(memory, address, count, register, offset, increment, (), in_image=True)
 
     def load_buffer(
-        self, memory: Memory, address: int, count: int, register: int, *,
-        offset: int = 0, increment: int = 0, section: str = "",
+        self,
+        memory: Memory,
+        address: int,
+        count: int,
+        register: int,
+        *,
+        offset: int = 0,
+        increment: int = 0,
+        section: str = "",
     ) -> None:
         """LOAD from a buffer; `section` names what of it the program itself writes."""
         reads = ((section, 0, 1),) if section else ()
         self._load(memory, address, count, register, offset, increment, reads, in_image=False)
 
     def _load(
-        self, memory: Memory, address: int, count: int, register: int, offset: int,
-        increment: int, reads: tuple[Range, ...], in_image: bool,
+        self,
+        memory: Memory,
+        address: int,
+        count: int,
+        register: int,
+        offset: int,
+        increment: int,
+        reads: tuple[Range, ...],
+        in_image: bool,
     ) -> None:
         size = count
         if memory not in (Memory.WEIGHTS, Memory.DESCRIPTORS):
             size = -(-count // items_per_address(self.config, memory))
         access = Access("load", reads, ((memory.name.lower(), address, address + size),))
         fields = {
-            "memory": memory, "address": address, "count": count, "register": register,
-            "offset": offset, "increment": increment,
+            "memory": memory,
+            "address": address,
+            "count": count,
+            "register": register,
+            "offset": offset,
+            "increment": increment,
         }
         self._append(Opcode.LOAD, fields, (access,), in_image)
 
     def product(
-        self, *, mode: Mode, groups: int, activations: int = 0, descriptors: int = 0,
-        last: int = 0, threshold: int = 0, weights: tuple[int, int] = (0, 0),
+        self,
+        *,
+        mode: Mode,
+        groups: int,
+        activations: int = 0,
+        descriptors: int = 0,
+        last: int = 0,
+        threshold: int = 0,
+        weights: tuple[int, int] = (0, 0),
         slots: tuple[int, int] = (0, 0),
     ) -> None:
         """PRODUCT; `weights` and `slots` are the (first, end) that its descriptors lead to."""
@@ -113,16 +148,22 @@ class Assembly:
                 (("slots", slots[0] * chunks, slots[1] * chunks),),
             )
         fields = {
-            "mode": mode, "threshold": threshold, "groups": groups, "activations": activations,
-            "last": last, "descriptors": descriptors,
+            "mode": mode,
+            "threshold": threshold,
+            "groups": groups,
+            "activations": activations,
+            "last": last,
+            "descriptors": descriptors,
         }
         self._append(Opcode.PRODUCT, fields, (access,))
 
-    def vector(self, *, count: int, section: str = "", **fields: int) -> None:
-        """VECTOR with the instruction's own field names; `section` names the scratch that it writes."""
+    def vector(self, *, count: int, section: str = "", **fields: Any) -> None:
+        """VECTOR with the instruction's own field names; `section` names the scratch that it
+        writes."""
         if count > MOST_CHUNKS:
             raise CapacityError(
-                f"a vector operation takes at most {MOST_CHUNKS} chunks, not {count}; make the layer smaller"
+                f"a vector operation takes at most {MOST_CHUNKS} chunks, not {count}; "
+                "make the layer smaller"
             )
         fields = {"count": count, **fields}
         accesses = [Access("vector", *self._vector_ranges(fields))]
@@ -162,7 +203,10 @@ class Assembly:
         return tuple(reads), tuple(writes)
 
     def _append(
-        self, opcode: Opcode, fields: dict[str, int], accesses: tuple[Access, ...] = (),
+        self,
+        opcode: Opcode,
+        fields: dict[str, int],
+        accesses: tuple[Access, ...] = (),
         in_image: bool = False,
     ) -> None:
         self.nodes.append(Node(opcode, fields, accesses, in_image))
@@ -195,7 +239,8 @@ class Assembly:
         return Instruction(node.opcode, fields).encode()
 
     def traffic(self, entry: str) -> dict[str, int]:
-        """DDR bytes of a start with T steps, fixed + per_step·T; the program itself is not part of it.
+        """DDR bytes of a start with T steps, fixed + per_step·T; the program itself is not part of
+        it.
 
         A loop counts by R0 = T, or by another register, which then holds T - 1.
         """

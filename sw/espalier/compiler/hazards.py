@@ -1,18 +1,23 @@
 """Waits by construction: which instructions must have completed before another one may issue.
 
-The sequencer issues in order; each unit completes its instructions in order; units run concurrently. Every instruction
-declares the resource ranges that it reads and writes, and this module derives the waits:
+The sequencer issues in order; each unit completes its instructions in order; units run
+concurrently. Every instruction declares the resource ranges that it reads and writes, and this
+module derives the waits:
 
-- another unit's outstanding instruction that writes what this one reads (a VECTOR's operand behind a LOAD, a drain behind
-  its products, a product behind the VECTOR or LOAD that writes its columns, a LOAD behind a store of the same scratch);
-- another unit's outstanding instruction that reads or writes what this one writes (a product into slots that are still
-  being drained, a LOAD or VECTOR into columns, weights or descriptors that a product still reads);
-- the vector unit's own outstanding instruction that writes what this one reads in vector or sum memory: its chunks
-  pass a pipeline, all else within one unit is in order (slots and last-sent values forward inside the engine).
+- another unit's outstanding instruction that writes what this one reads (a VECTOR's operand behind
+  a LOAD, a drain behind its products, a product behind the VECTOR or LOAD that writes its columns,
+  a LOAD behind a store of the same scratch);
+- another unit's outstanding instruction that reads or writes what this one writes (a product into
+  slots that are still being drained, a LOAD or VECTOR into columns, weights or descriptors that a
+  product still reads);
+- the vector unit's own outstanding instruction that writes what this one reads in vector or sum
+  memory: its chunks pass a pipeline, all else within one unit is in order (slots and last-sent
+  values forward inside the engine).
 
-A wait of n lets the n instructions of a unit that were issued last be outstanding. Loop bodies are followed until the
-outstanding instructions at the loop head repeat, and loops that count by a register are also followed around, because
-the count may be 0; an instruction gets the strictest wait of all paths.
+A wait of n lets the n instructions of a unit that were issued last be outstanding. Loop bodies are
+followed until the outstanding instructions at the loop head repeat, and loops that count by a
+register are also followed around, because the count may be 0; an instruction gets the strictest
+wait of all paths.
 """
 
 from __future__ import annotations
@@ -23,12 +28,14 @@ from dataclasses import dataclass
 from ..spec.isa import UNITS, Opcode
 
 MOST_WAIT = 2
-"""The weakest wait that is one. The order of outstanding instructions before the last two does not matter."""
+"""The weakest wait that is one. The order of outstanding instructions before the last two does not
+matter."""
 
 Range = tuple[str, int, int]
 """(space, first, end): addresses of one memory, or a whole DDR buffer."""
 Outstanding = tuple[tuple[int, ...], frozenset[int]]
-"""Addresses of a unit's instructions that may be outstanding: the last two, latest first, and all before them."""
+"""Addresses of a unit's instructions that may be outstanding: the last two, latest first, and all
+before them."""
 State = tuple[Outstanding, ...]
 """By unit, in the order of `UNITS`."""
 NOTHING: Outstanding = ((), frozenset())
@@ -57,7 +64,8 @@ def must_wait(new: Access, old: Access) -> bool:
 
 @dataclass
 class Step:
-    """One instruction to the analysis; `end` is a LOOP's END and `skippable` says that its count may be 0."""
+    """One instruction to the analysis; `end` is a LOOP's END and `skippable` says that its count
+    may be 0."""
 
     opcode: Opcode
     accesses: tuple[Access, ...] = ()

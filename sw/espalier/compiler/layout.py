@@ -1,7 +1,7 @@
 """Stages, residency and addresses of a whole program, decided together.
 
-First choice is all weights on the chip for good, second stage by stage, and layers that do not even fit alone are
-streamed.
+First choice is all weights on the chip for good, second stage by stage, and layers that do not even
+fit alone are streamed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .vectors import Buffer
 
 @dataclass(eq=False)
 class Layout:
-    """Everything that writing needs. `weights` are the resident ones, if all are; `temporary` is the first chunk of the
-    vector memory that units use within themselves."""
+    """Everything that writing needs. `weights` are the resident ones, if all are; `temporary` is
+    the first chunk of the vector memory that units use within themselves."""
 
     chip: Chip
     translation: Translation
@@ -58,7 +58,7 @@ class Layout:
 
 
 def arrange(graph: Graph, config: Config) -> Layout:
-    """Translate, cut into stages, plan and place. Raises CapacityError and UnsupportedModelError."""
+    """Translate, cut into stages, plan, place. Raises CapacityError and UnsupportedModelError."""
     least = [unit.least_words(config) for unit in Translation(graph, Chip(config)).run().units]
     streamed = {number for number, words in enumerate(least) if words > config.weight_depth}
     if sum(least) <= config.weight_depth:
@@ -160,7 +160,8 @@ def place_constants(layout: Layout) -> None:
 
 
 def parameter_load(layout: Layout, units: list[Unit], first: int) -> list[Constant]:
-    """Give the units' parameters addresses from chunk `first`; the LOAD that brings them, if there are any."""
+    """Give the units' parameters addresses from chunk `first`; the LOAD that brings them, if there
+    are any."""
     config = layout.chip.config
     space = Space("parameter", config.parameter_depth, "chunks", config.name, first)
     words = []
@@ -201,5 +202,3 @@ def memory_use(layout: Layout) -> dict[str, list[int]]:
         "parameters": [layout.parameters, config.parameter_depth],
         "tables": [len(chip.tables), config.tables],
     }
-
-

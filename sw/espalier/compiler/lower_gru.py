@@ -2,21 +2,22 @@
 
 Per step and block of units:
 
-    r = sigmoid(W_ir x + W_hr h)   drain, scale, table                       -> temporary
-    z = sigmoid(W_iz x + W_hz h)   drain, scale, table                       -> temporary
-    u = (W_hn h)·r                 drain, scale, multiply by r               -> temporary (in r's place)
+    r = sigmoid(W_ir x + W_hr h)   drain, scale, table                  -> temporary
+    z = sigmoid(W_iz x + W_hz h)   drain, scale, table                  -> temporary
+    u = (W_hn h)·r                 drain, scale, multiply by r          -> temporary (r's place)
     h' = n + z·(h - n)             drain W_in x, scale, add u, tanh, interpolate -> h, columns, DDR
 
-Several blocks leave the new state in vector memory and copy it to the columns after the last product of the step. Where
-columns are taken as differences the running sums of all four products stay in sum memory, and of a step's tasks
-only the last one that visits a column makes it the last-sent value.
+Several blocks leave the new state in vector memory and copy it to the columns after the last
+product of the step. Where columns are taken as differences the running sums of all four products
+stay in sum memory, and of a step's tasks only the last one that visits a column makes it the
+last-sent value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..parameters import GruCellParameters, Matrix, Rows
 from ..spec.config import SLOTS, Config
@@ -62,7 +63,8 @@ class CellUnit(Unit):
 
     @property
     def prefetched(self) -> bool:
-        """Whether x is there before the state: its products come first and hide the state's way to the columns."""
+        """Whether x is there before the state: its products come first and hide the state's way to
+        the columns."""
         return all(piece.vector.native for piece in self.inputs)
 
     @property
@@ -91,9 +93,7 @@ class CellUnit(Unit):
 
         def tasks(blocks: list[slice]) -> list[Task]:
             return [
-                self._task(gate, rows, x, h, ring, config)
-                for rows in blocks
-                for gate in self.gates
+                self._task(gate, rows, x, h, ring, config) for rows in blocks for gate in self.gates
             ]
 
         if self.streamed:
@@ -109,15 +109,19 @@ class CellUnit(Unit):
         self.sinks = Sinks.plan(self, config, blocks=len(self.blocks))
 
     def _wants_differences(self) -> bool:
-        """Streamed weights are read whatever the columns are, so only a threshold asks for differences."""
+        """Streamed weights are read whatever the columns are, so only a threshold asks for
+        differences."""
         return self.thresholds or (self.cell.delta and not self.streamed)
 
     def _take_differences(self, chip: Chip, x: list[Feed], h: Feed) -> bool:
-        """Give the feeds last-sent values. Without thresholds plain columns give the same sums: they do when memory is full."""
+        """Give the feeds last-sent values. Without thresholds plain columns give the same sums:
+        they do when memory is full."""
         cell = self.cell
         feeds = [(feed, cell.input_threshold) for feed in x] + [(h, cell.hidden_threshold)]
         words = sum(feed.region.words for feed, _ in feeds)
-        room = chip.sums.fits(len(GATES) * chip.config.chunks(self.hidden)) and chip.last.fits(words)
+        room = chip.sums.fits(len(GATES) * chip.config.chunks(self.hidden)) and chip.last.fits(
+            words
+        )
         if not room and not self.thresholds:
             return False
         for feed, threshold in feeds:
@@ -136,12 +140,18 @@ class CellUnit(Unit):
         both = from_x + from_h if self.prefetched else from_h + from_x
         parts = {"n_h": from_h, "n_x": from_x}.get(gate, both)
         return plan_task(
-            f"{self.name} {gate}", parts, shifted, ring, config,
-            level=self.streamed, cut=gate in ("r", "n_x"),
+            f"{self.name} {gate}",
+            parts,
+            shifted,
+            ring,
+            config,
+            level=self.streamed,
+            cut=gate in ("r", "n_x"),
         )
 
     def _ask_sums(self, chip: Chip) -> None:
-        """Sum memory: running sums for good; within a step sums from the scratch, or one block's segments."""
+        """Sum memory: running sums for good; within a step sums from the scratch, or one block's
+        segments."""
         config, segmented = chip.config, any(len(task.segments) > 1 for task in self.tasks)
         rows = self.hidden if self.delta or self.source else self.blocks[0].stop
         self.sum_chunks, self.vector_lanes = config.chunks(rows), config.vector_lanes
@@ -153,7 +163,10 @@ class CellUnit(Unit):
     def place_sums(self, first: int) -> None:
         self.sums = first
         for number, task in enumerate(self.tasks):
-            gate, block = self.gates[number % len(self.gates)], self.blocks[number // len(self.gates)]
+            gate, block = (
+                self.gates[number % len(self.gates)],
+                self.blocks[number // len(self.gates)],
+            )
             task.sums = self._sums_of(gate, block)
             task.running, task.loaded = self.delta, self.source is not None and gate in ("r", "z")
 
@@ -193,7 +206,9 @@ class CellUnit(Unit):
         items = site.config.chunks(self.hidden) * site.config.vector_lanes // 2
         for number, gate in enumerate(("r", "z", "n_x")):
             site.assembly.load_buffer(
-                Memory.SUMS, self._sums_of(gate, self.blocks[0]), items,
+                Memory.SUMS,
+                self._sums_of(gate, self.blocks[0]),
+                items,
                 site.cursors.registers[source.section.buffer],
                 offset=source.section.offset + number * source.gate_bytes,
                 section=source.section.name,
@@ -223,7 +238,7 @@ class CellUnit(Unit):
             return lambda: self._state(site, fields, first)
         return lambda: site.assembly.vector(**fields, **self._gate(site, gate))
 
-    def _gate(self, site: Site, gate: str) -> dict[str, int]:
+    def _gate(self, site: Site, gate: str) -> dict[str, Any]:
         reset = site.temporary
         update = reset + self.temporary_chunks // 2
         to = {"write_vector": 1, "vector_address": update if gate == "z" else reset}
@@ -271,7 +286,9 @@ class InitialUnit(Unit):
 
     def write(self, site: Site) -> None:
         site.schedule.need(self.inputs[0].vector)
-        scale = {} if self.change is None else {"scale": 1, "parameters": self.change.address}
+        scale: dict[str, Any] = (
+            {} if self.change is None else {"scale": 1, "parameters": self.change.address}
+        )
         site.assembly.vector(
             count=site.config.chunks(self.output.elements),
             source=Source.OPERAND,

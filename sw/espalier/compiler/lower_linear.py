@@ -1,4 +1,5 @@
-"""Linear layers: products of row blocks, each drained, requantized and passed on. y16 = sat16(scale_sum(W·x8, rows))."""
+"""Linear layers: products of row blocks, each drained, requantized and passed on. y16 =
+sat16(scale_sum(W·x8, rows))."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from .vectors import Region, Section
 
 @dataclass(eq=False)
 class LoadUnit(Unit):
-    """Bring `output` from its section of a buffer: columns as they are, or values and from there into columns.
+    """Bring `output` from its section of a buffer: columns as they are, or values and from there
+    into columns.
 
     `at_end` asks for the last step's, after the loop.
     """
@@ -68,7 +69,8 @@ class LoadUnit(Unit):
 
 @dataclass(eq=False)
 class PassUnit(Unit):
-    """output = function(input in units of `scale`): relu, sigmoid, tanh, or a change of scale alone."""
+    """output = function(input in units of `scale`): relu, sigmoid, tanh, or a change of scale
+    alone."""
 
     function: str
     scale: float

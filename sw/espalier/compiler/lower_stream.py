@@ -1,7 +1,9 @@
-"""Input weights that do not fit the chip: every tile is loaded once a run and multiplied with all time steps.
+"""Input weights that do not fit the chip: every tile is loaded once a run and multiplied with all
+time steps.
 
-A tile is T slots of rows (in every digit plane) of one gate over all input columns. Its raw sums of every step go to
-the scratch, [r | z | n_x] of 32 bits a row, and come back as sums in the recurrent loop:
+A tile is T slots of rows (in every digit plane) of one gate over all input columns. Its raw sums of
+every step go to the scratch, [r | z | n_x] of 32 bits a row, and come back as sums in the recurrent
+loop:
 
     for each tile: load its weights; for each step: load x, multiply, store the sums
 """
@@ -51,7 +53,9 @@ class InputSums(Unit):
     def of(consumer: CellUnit, scratch: Buffer) -> InputSums:
         """The unit that takes over the cell's inputs."""
         name = f"{consumer.name} input sums"
-        result = InputSums(name, consumer.inputs, Vector(name, 1, GATE_SCALE), True, consumer, scratch)
+        result = InputSums(
+            name, consumer.inputs, Vector(name, 1, GATE_SCALE), True, consumer, scratch
+        )
         consumer.inputs, consumer.source = [], result
         return result
 
@@ -85,16 +89,25 @@ class InputSums(Unit):
         self.section = Section(self.scratch, self.scratch.add(3 * self.gate_bytes))
 
     def _fits(self, config: Config) -> bool:
-        """Make tiles of `height` slots a plane; whether they fit. Raises CapacityError when none would."""
+        """Make tiles of `height` slots a plane; whether they fit. Raises CapacityError when none
+        would."""
         cell, rows = self.consumer.cell, self.height * config.lanes
         parts = [
-            (Feed.of(piece, cell.input_scale / 256, config), cell.weight_ih) for piece in self.inputs
+            (Feed.of(piece, cell.input_scale / 256, config), cell.weight_ih)
+            for piece in self.inputs
         ]
         self.tiles = [
             plan_task(
-                self.name, parts,
-                slice(gate * cell.hidden_size + at, gate * cell.hidden_size + min(at + rows, cell.hidden_size)),
-                SlotRing(), config, self.height, level=True,
+                self.name,
+                parts,
+                slice(
+                    gate * cell.hidden_size + at,
+                    gate * cell.hidden_size + min(at + rows, cell.hidden_size),
+                ),
+                SlotRing(),
+                config,
+                self.height,
+                level=True,
             )
             for gate in range(3)
             for at in range(0, cell.hidden_size, rows)
@@ -136,13 +149,21 @@ class InputSums(Unit):
     def load(self, assembly: Assembly, weights: int, descriptors: int) -> None:
         """Load the next tile; the registers run through the image."""
         assembly.load_image(
-            Memory.WEIGHTS, 0, self.words, self.weight_offset,
-            register=weights, increment=self.weight_bytes,
+            Memory.WEIGHTS,
+            0,
+            self.words,
+            self.weight_offset,
+            register=weights,
+            increment=self.weight_bytes,
         )
         groups = sum(product.packed.groups for product in self.tiles[0].products)
         assembly.load_image(
-            Memory.DESCRIPTORS, 0, groups, self.descriptor_offset,
-            register=descriptors, increment=self.descriptor_bytes,
+            Memory.DESCRIPTORS,
+            0,
+            groups,
+            self.descriptor_offset,
+            register=descriptors,
+            increment=self.descriptor_bytes,
         )
 
     def write(self, site: Site) -> None:

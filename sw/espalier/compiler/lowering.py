@@ -1,14 +1,16 @@
-"""What lowering one operation means: a `Unit` plans its products and memory, then writes its instructions.
+"""What lowering one operation means: a `Unit` plans its products and memory, then writes its
+instructions.
 
-Units are machine operations in order: inputs, linear layers, one GRU layer in one direction, elementwise passes. `Stage`
-is where they are written: one loop over the time steps (or a place outside of loops), with the registers that hold the
-addresses of the current step.
+Units are machine operations in order: inputs, linear layers, one GRU layer in one direction,
+elementwise passes. A `Site` is where they are written: one step of a loop over the time steps, or a
+place outside of loops, with the registers that hold the addresses of the current step.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..parameters import Rows
 from ..spec.config import Config
@@ -75,8 +77,9 @@ class Site:
 class Unit(ABC):
     """One machine operation.
 
-    `inputs` are the pieces that it works on, `output` is what it makes; `per_step` says that it runs every time step,
-    `reverse` that it runs from the last step to the first, `streamed` that its weights pass through the chip in tiles.
+    `inputs` are the pieces that it works on, `output` is what it makes; `per_step` says that it
+    runs every time step, `reverse` that it runs from the last step to the first, `streamed` that
+    its weights pass through the chip in tiles.
     """
 
     name: str
@@ -124,11 +127,12 @@ class Unit(ABC):
 
     @abstractmethod
     def demand(self, config: Config) -> None:
-        """Ask the input vectors for what this unit takes of them: columns, or a place in vector memory."""
+        """Ask the input vectors for what this unit takes of them: columns, or a place in vector
+        memory."""
 
     @abstractmethod
     def plan(self, chip: Chip, ring: SlotRing) -> None:
-        """Make the products, and take parameters, tables and sums. All units have demanded by then."""
+        """Make the products; ask for parameters, tables and sums. All units have demanded then."""
 
     @abstractmethod
     def write(self, site: Site) -> None:
@@ -144,7 +148,8 @@ class Sinks:
 
     @staticmethod
     def plan(unit: Unit, config: Config, *, blocks: int = 1) -> Sinks:
-        """Decide whether a unit's output needs a place in vector memory, and ask for changes of scale."""
+        """Decide whether a unit's output needs a place in vector memory, and ask for changes of
+        scale."""
         vector = unit.output
         others = [scale for scale in vector.columns if scale != vector.scale]
         if not vector.native and (others or blocks > 1 or len(vector.stores) > 1):
@@ -153,7 +158,7 @@ class Sinks:
             vector, {s: unit.rescale(vector.scale / s, vector.elements, config) for s in others}
         )
 
-    def fused(self, site: Site) -> dict[str, int]:
+    def fused(self, site: Site) -> dict[str, Any]:
         """Fields by which the VECTOR that makes the whole vector writes memory, columns and DDR."""
         vector = self.vector
         fields: dict[str, int] = {}
@@ -171,9 +176,10 @@ class Sinks:
         return self.vector.stores[0].name if self.vector.stores else ""
 
     def copies(self, site: Site, *, whole: bool = True) -> None:
-        """VECTORs from vector memory to whatever the fused one (`whole`: there was one) does not reach."""
+        """VECTORs from vector memory to whatever the fused one (`whole`: there was one) does not
+        reach."""
         vector = self.vector
-        operand = {
+        operand: dict[str, Any] = {
             "count": site.config.chunks(vector.elements),
             "source": Source.OPERAND,
             "operand0": vector.address,
@@ -193,7 +199,7 @@ class Sinks:
             site.assembly.vector(**operand, **fields, section=section.name)
 
     @staticmethod
-    def _store(site: Site, sections: list[Section]) -> dict[str, int]:
+    def _store(site: Site, sections: list[Section]) -> dict[str, Any]:
         if not sections:
             return {}
         return {"store": Store.VALUES, "register": site.cursors.address(sections[0])}

@@ -1,8 +1,9 @@
 """Weights to words: integer matrices into column-balanced entries, descriptors and their DDR bytes.
 
-Row i of a block lies in lane i mod L at slot first + i div L, its digit planes `plane_slots` further. Column c belongs to
-group c div G, group g to array g mod A. A column takes as many words as its fullest lane has nonzero digits; shorter
-lanes are padded with digit 0. The pattern of the zeros does not matter: balanced columns only make the padding vanish.
+Row i of a block lies in lane i mod L at slot first + i div L, its digit planes `plane_slots`
+further. Column c belongs to group c div G, group g to array g mod A. A column takes as many words
+as its fullest lane has nonzero digits; shorter lanes are padded with digit 0. The pattern of the
+zeros does not matter: balanced columns only make the padding vanish.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Packed:
     ----------
     words: for each array, entries [words, L] (uint16), column after column.
     counts: [A, groups, G], words of every column.
-    magnitudes: [A, groups, 32, L], the sum of |digit| over each group's columns, for the accumulator proof.
+    magnitudes: [A, groups, 32, L], the sum of |digit| over each group's columns, for the
+        accumulator proof.
     slots: (first, end) of the slots that it adds to.
     """
 
@@ -64,7 +66,7 @@ def digit_planes(weight: np.ndarray, planes: int) -> list[np.ndarray]:
 def least_words(matrices: list[Matrix], config: Config) -> int:
     """Words of each array if no lane had to be padded."""
     digits = sum(
-        np.count_nonzero(plane) for m in matrices for plane in digit_planes(m.weight, m.planes)
+        int(np.count_nonzero(plane)) for m in matrices for plane in digit_planes(m.weight, m.planes)
     )
     return -(-digits // config.total_lanes)
 
@@ -90,12 +92,17 @@ def place(matrix: Matrix, plane_slots: int, groups: int, config: Config) -> np.n
 
 
 def pack(
-    matrix: Matrix, first_slot: int, plane_slots: int, groups: int, config: Config,
+    matrix: Matrix,
+    first_slot: int,
+    plane_slots: int,
+    groups: int,
+    config: Config,
     level: bool = False,
 ) -> Packed:
     """The words of `matrix` over a column region of `groups` groups in each array.
 
-    `level` gives all columns the words of the longest one where that costs little, so that descriptors repeat.
+    `level` gives all columns the words of the longest one where that costs little, so that
+    descriptors repeat.
     """
     digits = place(matrix, plane_slots, groups, config)
     used = digits.shape[3]
@@ -115,7 +122,8 @@ def pack(
 
 
 def weight_bytes(words: list[np.ndarray], count: int, config: Config) -> bytes:
-    """DDR form of `count` words of every array (`spec.memory`); shorter arrays are padded with empty entries."""
+    """DDR form of `count` words of every array (`spec.memory`); shorter arrays are padded with
+    empty entries."""
     per_beat = config.quads_per_beat
     shifts = np.arange(4, dtype=np.uint64) * np.uint64(ENTRY.width)
     result = []

@@ -1,7 +1,8 @@
 """Weights and descriptors of products: addresses, image bytes, and the LOADs that bring them.
 
-`Resident` products lie on the chip together. `Streamed` ones come tile by tile in every step: a tile is a product over
-some column groups that fits half of the weight memory, so that the next one is loaded while this one is multiplied.
+`Resident` products lie on the chip together. `Streamed` ones come tile by tile in every step: a
+tile is a product over some column groups that fits half of the weight memory, so that the next one
+is loaded while this one is multiplied.
 """
 
 from __future__ import annotations
@@ -46,16 +47,6 @@ def needs(products: list[Product]) -> tuple[int, int]:
 def fits(products: list[Product], config: Config) -> bool:
     words, groups = needs(products)
     return words <= config.weight_depth and groups <= config.descriptor_depth
-
-
-def check(products: list[Product], config: Config, what: str) -> None:
-    """Raise CapacityError unless the products fit the chip together."""
-    words, groups = needs(products)
-    if words > config.weight_depth or groups > config.descriptor_depth:
-        raise CapacityError(
-            f"{what} needs {words} weight words and {groups} descriptors in each array, {config.name} "
-            f"holds {config.weight_depth} and {config.descriptor_depth}; lower the density or the sizes"
-        )
 
 
 def place(products: list[Product], config: Config, image: Image) -> Resident:
@@ -112,13 +103,16 @@ def _tiles(product: Product, config: Config) -> list[Product]:
 class Streamed:
     """Tiles in the order of a step, in alternating halves of the weight memory.
 
-    Descriptors that are equal (dense tiles) are kept once; where they still do not fit they come with the tiles.
+    Descriptors that are equal (dense tiles) are kept once; where they still do not fit they come
+    with the tiles.
     """
 
     def __init__(self, products: list[Product], config: Config, image: Image):
         self._order, self._config = products, config
         self._issued = 0
-        self._offsets, self._counts, self._descriptor_offsets = [], [], []
+        self._offsets: list[int] = []
+        self._counts: list[int] = []
+        self._descriptor_offsets: list[int] = []
         half = config.weight_depth // 2
         unique: dict[bytes, np.ndarray] = {}
         keys = []
@@ -141,7 +135,9 @@ class Streamed:
             self.groups = config.descriptor_depth
 
     def _keep(self, keys: list[bytes], unique: dict[bytes, np.ndarray], image: Image) -> None:
-        first = dict(zip(unique, np.cumsum([0, *(w.shape[1] for w in unique.values())]), strict=False))
+        first = dict(
+            zip(unique, np.cumsum([0, *(w.shape[1] for w in unique.values())]), strict=False)
+        )
         for product, key in zip(self._order, keys, strict=True):
             product.descriptors = int(first[key])
         self._offset = image.add(descriptor_bytes(np.concatenate(list(unique.values()), 1)))
@@ -171,7 +167,9 @@ class Streamed:
             )
             if not self.resident:
                 assembly.load_image(
-                    Memory.DESCRIPTORS, tile.descriptors, tile.packed.groups,
+                    Memory.DESCRIPTORS,
+                    tile.descriptors,
+                    tile.packed.groups,
                     self._descriptor_offsets[number],
                 )
             self._issued += 1

@@ -1,7 +1,9 @@
-"""Products before they are instructions: which weights meet which columns, in which slots, drained when.
+"""Products before they are instructions: which weights meet which columns, in which slots, drained
+when.
 
-A `Task` is a block of rows (a gate, or a part of one) that accumulates in its own slots over one or several products and is
-drained once at the end, or several times where the accumulators would not hold the sum.
+A `Task` is a block of rows (a gate, or a part of one) that accumulates in its own slots over one or
+several products and is drained once at the end, or several times where the accumulators would not
+hold the sum.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +27,8 @@ from .vectors import Piece, Region, Vector
 class Feed:
     """Columns on their way into products.
 
-    `last` is the region of last-sent values where differences are taken; `features` of a matrix are its elements `indices`.
+    `last` is the region of last-sent values where differences are taken; `features` of a matrix are
+    its elements `indices`.
     """
 
     vector: Vector
@@ -59,7 +63,8 @@ class Feed:
 
 @dataclass(eq=False)
 class Product:
-    """One PRODUCT: `packed` weights over the groups of `feed` from `first_group`; the rest is known once it is placed."""
+    """One PRODUCT: `packed` weights over the groups of `feed` from `first_group`; the rest is known
+    once it is placed."""
 
     feed: Feed
     packed: Packed
@@ -71,8 +76,11 @@ class Product:
 
 @dataclass(eq=False)
 class Task:
-    """Rows that accumulate together. `sums` is where they go in sum memory (None: nowhere) and `sums_hold` says that
-    the memory holds a part of the result already: a running sum of differences, or sums loaded beforehand."""
+    """Rows that accumulate together, in segments with a drain after each.
+
+    `sums` is where they go in sum memory (None: nowhere). It may hold a part of the result already:
+    a `running` sum of differences, or sums `loaded` for this step.
+    """
 
     name: str
     slots: tuple[int, int]
@@ -88,7 +96,7 @@ class Task:
     def products(self) -> list[Product]:
         return [product for segment in self.segments for product in segment]
 
-    def drain(self, config: Config) -> dict[str, int]:
+    def drain(self, config: Config) -> dict[str, Any]:
         """Fields of the VECTOR that drains the task's slots."""
         return {
             "count": config.chunks(self.rows),
@@ -98,7 +106,7 @@ class Task:
             "plane_stride": (self.planes - 1) * self.plane_slots * config.slot_chunks,
         }
 
-    def sum_fields(self, segment: int) -> dict[str, int]:
+    def sum_fields(self, segment: int) -> dict[str, Any]:
         """The sum memory's part in the drain after a segment."""
         last = segment == len(self.segments) - 1
         if self.running:
@@ -113,7 +121,7 @@ class Task:
         return {"sums": use, "sum_address": self.sums}
 
     def words(self) -> int:
-        """Cycles that its products take at least: words of the fullest array, product by product."""
+        """Cycles that its products take at least: words of the fullest array."""
         return sum(int(product.packed.lengths.max()) for product in self.products)
 
 
@@ -131,14 +139,21 @@ class SlotRing:
 
 
 def plan_task(
-    name: str, parts: list[tuple[Feed, Matrix]], rows: slice, ring: SlotRing, config: Config,
-    height: int = 0, level: bool = False, cut: bool = True,
+    name: str,
+    parts: list[tuple[Feed, Matrix]],
+    rows: slice,
+    ring: SlotRing,
+    config: Config,
+    height: int = 0,
+    level: bool = False,
+    cut: bool = True,
 ) -> Task:
-    """The products of `rows` of every part's matrix, in its own slots, split where the accumulators ask for it.
+    """The products of `rows` of every part's matrix, in its own slots, split where the accumulators
+    ask for it.
 
-    All parts add to the same slots, so the joined sum is that of all digit planes; plane p of a part lies at plane p of
-    the task. `height` is the slots of a plane where they are more than the rows need, `level` as in `pack`;
-    `cut` cuts products where their columns are loaded in parts.
+    All parts add to the same slots, so the joined sum is that of all digit planes; plane p of a
+    part lies at plane p of the task. `height` is the slots of a plane where they are more than the
+    rows need, `level` as in `pack`; `cut` cuts products where their columns are loaded in parts.
     """
     count = rows.stop - rows.start
     planes = max(matrix.planes for _, matrix in parts)
@@ -162,14 +177,12 @@ def _products(feed: Feed, packed: Packed, group: int, cut: bool) -> list[Product
     mode, end = Mode.DELTA if feed.last else Mode.PLAIN, group + packed.groups
     inside = [at for at in feed.region.cuts if group < at < end] if cut else []
     edges = [group, *inside, end]
-    return [
-        Product(feed, packed.part(a - group, b - group), a, mode)
-        for a, b in pairwise(edges)
-    ]
+    return [Product(feed, packed.part(a - group, b - group), a, mode) for a, b in pairwise(edges)]
 
 
 def commit_last(tasks: list[Task]) -> None:
-    """Of all tasks that visit a feed's columns in a step, the last one makes them the last-sent values."""
+    """Of all tasks that visit a feed's columns in a step, the last one makes them the last-sent
+    values."""
     last = {product.feed: task for task in tasks for product in task.products if product.feed.last}
     for feed, task in last.items():
         for product in task.products:
@@ -187,10 +200,12 @@ def row_blocks(rows: int, planes: int, slots: int, config: Config) -> list[slice
 def best_blocks(
     rows: int, planes: int, plan: Callable[[list[slice]], list[Task]], drains: int, config: Config
 ) -> tuple[list[slice], list[Task]]:
-    """The row blocks that take fewer cycles, with their tasks: half of the slots each, or all of them.
+    """The row blocks that take fewer cycles, with their tasks: half of the slots each, or all of
+    them.
 
-    Half of the slots lets a block be drained while the next one accumulates; whole blocks save the padding that
-    columns with few entries have in every block. `drains` is the number of drains of all rows that half of the slots hide.
+    Half of the slots lets a block be drained while the next one accumulates; whole blocks save the
+    padding that columns with few entries have in every block. `drains` is the number of drains of
+    all rows that half of the slots hide.
     """
     halves = row_blocks(rows, planes, SLOTS // 2, config)
     whole = row_blocks(rows, planes, SLOTS, config)

@@ -1,16 +1,18 @@
 """The order of products and drains within a step.
 
-Products of a task run while the task before it is drained: `drain` holds a task's VECTORs back until the next task's products
-are issued, because the sequencer issues in order and a VECTOR that waits for its products would hold up all behind it.
-Held-back VECTORs go first where the next product needs their slots or the columns that they write. A GRU step so becomes
+Products of a task run while the task before it is drained: `drain` holds a task's VECTORs back
+until the next task's products are issued, because the sequencer issues in order and a VECTOR that
+waits for its products would hold up all behind it. Held-back VECTORs go first where the next
+product needs their slots or the columns that they write. A GRU step so becomes
 
     r products · z products · r gate · n_h products · z gate · n_x products · u = n_h·r · h'
 
-and the sums of one half of the slots are drained while the other half accumulates. The waits follow from what each
-instruction touches (`hazards`).
+and the sums of one half of the slots are drained while the other half accumulates. The waits follow
+from what each instruction touches (`hazards`).
 
-Columns of the next step are loaded as soon as their last product is through, in parts: the first while the others are
-still multiplied. So the next step's products of x run under the last gate and hide it.
+Columns of the next step are loaded as soon as their last product is through, in parts: the first
+while the others are still multiplied. So the next step's products of x run under the last gate and
+hide it.
 """
 
 from __future__ import annotations

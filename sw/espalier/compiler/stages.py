@@ -1,10 +1,11 @@
 """Which units share a loop over the time steps.
 
-One stage holds all units of a time step where it can. What runs backwards needs the whole sequence, so every layer and
-direction of a bidirectional GRU is a stage of its own; weights that do not fit the chip together are cut into stages as
-well, and their weights are loaded stage by stage. A stage leaves in the scratch what later ones read, 16 bits an element. A
-layer that does not fit the chip even alone is streamed: its recurrent weights (or all of them) pass through the
-weight memory every step, and its input weights once a run, for all time steps, before (`lower_stream`).
+One stage holds all units of a time step where it can. What runs backwards needs the whole sequence,
+so every layer and direction of a bidirectional GRU is a stage of its own; weights that do not fit
+the chip together are cut into stages as well, and their weights are loaded stage by stage. A stage
+leaves in the scratch what later ones read, 16 bits an element. A layer that does not fit the chip
+even alone is streamed: its recurrent weights (or all of them) pass through the weight memory every
+step, and its input weights once a run, for all time steps, before (`lower_stream`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Stage:
 
 @dataclass
 class Stages:
-    """The stages of a translation: `before` run in reset, `loops` for all time steps, `after` at the end of a run."""
+    """The stages of a translation: `before` run in reset, `loops` for all time steps, `after` at
+    the end of a run."""
 
     translation: Translation
     separate: bool
@@ -100,7 +102,8 @@ class Stages:
         return stages
 
     def _place(self, unit: Unit) -> None:
-        """Put a unit of the time steps into an existing stage, or a new one, with the loads that it needs there."""
+        """Put a unit of the time steps into an existing stage, or a new one, with the loads that it
+        needs there."""
         if isinstance(unit, LoadUnit):
             if unit.output.stores:
                 self._into(0 if self.loops else self._new(False), unit)
@@ -172,7 +175,8 @@ class Stages:
 
 
 def once_units(units: list[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """(units that run before the first step, units that run after the last), of those that do not run every step."""
+    """(units that run before the first step, units that run after the last), of those that do not
+    run every step."""
     needed: set[Vector] = set()
     before: list[Unit] = []
     for unit in reversed(units):
@@ -182,13 +186,11 @@ def once_units(units: list[Unit]) -> tuple[list[Unit], list[Unit]]:
         for piece in unit.inputs:
             if piece.final:
                 raise UnsupportedModelError(
-                    f"{unit.name} uses {piece.vector.name} of the last step in or before every step; "
-                    "split the model there"
+                    f"{unit.name} uses {piece.vector.name} of the last step in or before every "
+                    "step; split the model there"
                 )
             needed.add(piece.vector)
         if early:
             before.append(unit)
     after = [unit for unit in units if not unit.per_step and unit not in before]
     return before[::-1], after
-
-

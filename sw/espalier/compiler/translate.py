@@ -11,12 +11,12 @@ from ..spec.config import Config
 from ..spec.interface import Kind, Port
 from ..spec.numerics import FUNCTIONS, GATE_SCALE
 from .allocate import Chip
-from .ir import Activation, Graph, Gru, Input, Last, Linear, Output, Value
+from .ir import Activation, Graph, Gru, Input, Last, Linear, Output, Value, View
 from .lower_gru import CellUnit, InitialUnit
 from .lower_linear import LinearUnit
 from .lower_passes import LoadUnit, PassUnit
 from .lowering import Unit
-from .vectors import Buffer, Mapping, Section, Vector, view_mapping
+from .vectors import Buffer, Mapping, Piece, Section, Vector, view_mapping
 
 
 @dataclass(eq=False)
@@ -36,11 +36,18 @@ class PortPlan:
 
     def port(self) -> Port:
         return Port(
-            name=self.name, kind=self.kind, scale=self.scale, shape=tuple(self.shape),
-            batch_axis=self.batch_axis, time_axis=self.time_axis,
-            positions=tuple(int(p) for p in self.positions), elements=self.elements,
-            register=self.buffer.register, stride_bytes=self.buffer.stride_bytes,
-            reverse_register=self.buffer.reverse, optional=self.optional,
+            name=self.name,
+            kind=self.kind,
+            scale=self.scale,
+            shape=tuple(self.shape),
+            batch_axis=self.batch_axis,
+            time_axis=self.time_axis,
+            positions=tuple(int(p) for p in self.positions),
+            elements=self.elements,
+            register=self.buffer.register,
+            stride_bytes=self.buffer.stride_bytes,
+            reverse_register=self.buffer.reverse,
+            optional=self.optional,
         )
 
 
@@ -48,8 +55,8 @@ class PortPlan:
 class Translation:
     """Walks the graph once.
 
-    `values` maps every value of the graph to vectors; `units` are in order of execution; `finals` are the once-stores at
-    the end of a run.
+    `values` maps every value of the graph to vectors; `units` are in order of execution; `finals`
+    are the once-stores at the end of a run.
     """
 
     graph: Graph
@@ -85,7 +92,7 @@ class Translation:
             self._output(output)
         return self
 
-    def _view(self, view) -> Mapping:
+    def _view(self, view: View) -> Mapping:
         return view_mapping(view, self.values)
 
     def in_scratch(self, vector: Vector) -> Section:
@@ -107,13 +114,19 @@ class Translation:
 
     def _input(self, operation: Input) -> None:
         value = operation.output
-        buffer = Buffer(value.name, self.chip.registers.take(f"input {value.name!r}"), value.per_step)
+        buffer = Buffer(
+            value.name, self.chip.registers.take(f"input {value.name!r}"), value.per_step
+        )
         parts = [np.arange(value.elements)] if operation.columns else self._parts(value)
         vectors, owners = [], np.zeros(value.elements, np.int64)
         indices, positions = np.zeros(value.elements, np.int64), np.zeros(value.elements, np.int64)
         for number, part in enumerate(parts):
             vector = Vector(
-                value.name, len(part), value.scale, native=operation.columns, per_step=value.per_step
+                value.name,
+                len(part),
+                value.scale,
+                native=operation.columns,
+                per_step=value.per_step,
             )
             section = Section(buffer, buffer.add(self._size(vector)))
             owners[part], indices[part] = number, np.arange(len(part))
@@ -121,15 +134,30 @@ class Translation:
             self.units.append(LoadUnit(value.name, [], vector, value.per_step, section))
             vectors.append(vector)
         kind = Kind.COLUMNS if operation.columns else Kind.VALUES
-        size = buffer.stride_bytes // 8 * self.config.group if operation.columns else buffer.stride_bytes // 2
-        self.inputs.append(PortPlan(
-            value.name, kind, value.scale * (256 if operation.columns else 1), operation.shape,
-            operation.batch_axis, operation.time_axis, positions, size, buffer, operation.optional,
-        ))
+        size = (
+            buffer.stride_bytes // 8 * self.config.group
+            if operation.columns
+            else buffer.stride_bytes // 2
+        )
+        self.inputs.append(
+            PortPlan(
+                value.name,
+                kind,
+                value.scale * (256 if operation.columns else 1),
+                operation.shape,
+                operation.batch_axis,
+                operation.time_axis,
+                positions,
+                size,
+                buffer,
+                operation.optional,
+            )
+        )
         self.values[value] = Mapping(tuple(vectors), owners, indices, (False,) * len(vectors))
 
     def _parts(self, value: Value) -> list[np.ndarray]:
-        """Elements of a 16-bit input that become vectors of their own: initial states, then all others."""
+        """Elements of a 16-bit input that become vectors of their own: initial states, then all
+        others."""
         parts, left = [], np.ones(value.elements, bool)
         for operation in self.graph.operations:
             for view in operation.initial if isinstance(operation, Gru) else ():
@@ -155,10 +183,19 @@ class Translation:
                 sections[vector] = Section(buffer, buffer.add(self._size(vector)))
                 self._store(vector, sections[vector], per_step, output.name, piece.final)
             positions[piece.features] = sections[vector].offset // 2 + piece.indices
-        self.outputs.append(PortPlan(
-            output.name, Kind.VALUES, output.view.scale, output.shape, output.batch_axis,
-            output.time_axis, positions, buffer.stride_bytes // 2, buffer,
-        ))
+        self.outputs.append(
+            PortPlan(
+                output.name,
+                Kind.VALUES,
+                output.view.scale,
+                output.shape,
+                output.batch_axis,
+                output.time_axis,
+                positions,
+                buffer.stride_bytes // 2,
+                buffer,
+            )
+        )
 
     def _store(
         self, vector: Vector, section: Section, per_step: bool, name: str, final: bool
@@ -168,8 +205,8 @@ class Translation:
             self.finals.append((vector, section))
         elif final or not vector.per_step:
             raise UnsupportedModelError(
-                f"output {name!r} has a time axis, but a part of it ({vector.name}) is the same in every "
-                "step; return it as an output of its own"
+                f"output {name!r} has a time axis, but a part of it ({vector.name}) is the same in "
+                "every step; return it as an output of its own"
             )
         else:
             if vector.native:
@@ -182,17 +219,21 @@ class Translation:
         value = operation.output
         pieces = self._view(operation.input).pieces()
         vector = self._made(value, pieces)
-        self.units.append(LinearUnit(value.name, pieces, vector, vector.per_step, operation.parameters))
+        self.units.append(
+            LinearUnit(value.name, pieces, vector, vector.per_step, operation.parameters)
+        )
 
     def _last(self, operation: Last) -> None:
-        """What runs forward leaves the last step on the chip; what runs backward left it in the scratch."""
+        """What runs forward leaves the last step on the chip; what runs backward left it in the
+        scratch."""
         mapping = self._in_units_of(self._view(operation.input), operation.output.scale)
         vectors = [
-            self.last_of(v, self.in_scratch(v)) if v in self._reverse else v for v in mapping.vectors
+            self.last_of(v, self.in_scratch(v)) if v in self._reverse else v
+            for v in mapping.vectors
         ]
         self.values[operation.output] = mapping.replace(vectors, True)
 
-    def _made(self, value: Value, pieces: list) -> Vector:
+    def _made(self, value: Value, pieces: list[Piece]) -> Vector:
         """The vector of a value that is made from pieces."""
         per_step = any(p.vector.per_step and not p.final for p in pieces)
         vector = Vector(value.name, value.elements, value.scale, per_step=per_step)
@@ -208,9 +249,9 @@ class Translation:
                 name = f"{operation.output.name}.l{layer}{'_reverse' * direction}"
                 state = Vector(name, cell.hidden_size, GATE_SCALE)
                 self._initial(operation, index, state)
-                self.units.append(CellUnit(
-                    name, mapping.pieces(), state, True, cell, reverse=direction == 1
-                ))
+                self.units.append(
+                    CellUnit(name, mapping.pieces(), state, True, cell, reverse=direction == 1)
+                )
                 self.values[operation.final[index]] = Mapping.of(state, final=True)
                 states.append(Mapping.of(state))
                 if direction:
@@ -226,8 +267,8 @@ class Translation:
         whole = len(pieces) == 1 and np.array_equal(pieces[0].indices, np.arange(state.elements))
         if not whole or pieces[0].vector.elements != state.elements or pieces[0].vector.per_step:
             raise UnsupportedModelError(
-                f"the initial state of {state.name} must be a whole input, a slice of one that nothing else "
-                "overlaps, or a layer's whole result that does not depend on time"
+                f"the initial state of {state.name} must be a whole input, a slice of one that "
+                "nothing else overlaps, or a layer's whole result that does not depend on time"
             )
         self.units.append(InitialUnit(f"{state.name}.initial", pieces, state, False))
 
@@ -244,7 +285,9 @@ class Translation:
             return mapping
         return self._passes(mapping, "", scale, scale)
 
-    def _passes(self, mapping: Mapping, function: str, scale: float, result_scale: float) -> Mapping:
+    def _passes(
+        self, mapping: Mapping, function: str, scale: float, result_scale: float
+    ) -> Mapping:
         """The mapping on vectors that passes over its vectors made."""
         vectors = []
         for vector, final in zip(mapping.vectors, mapping.final, strict=True):
@@ -252,7 +295,12 @@ class Translation:
                 vectors.append(vector)
                 continue
             per_step = vector.per_step and not final
-            made = Vector(f"{function or 'rescale'}({vector.name})", vector.elements, result_scale, per_step=per_step)
+            made = Vector(
+                f"{function or 'rescale'}({vector.name})",
+                vector.elements,
+                result_scale,
+                per_step=per_step,
+            )
             piece = Mapping.of(vector, final).pieces()
             self.units.append(PassUnit(made.name, piece, made, per_step, function, scale))
             vectors.append(made)

@@ -1,8 +1,9 @@
-"""Machine vectors: what lies in vector memory, in columns and in DDR, and how views of the graph map onto them.
+"""Machine vectors: what lies in vector memory, in columns and in DDR, and how views of the graph
+map onto them.
 
-A vector of n elements takes ceil(n / V) chunks; element i is column i of its column regions, so nothing is ever moved
-within a vector. Slices and concatenations become `Piece`s: products take permuted weights, everything elementwise runs on
-the whole vector and the result keeps the mapping.
+A vector of n elements takes ceil(n / V) chunks; element i is column i of its column regions, so
+nothing is ever moved within a vector. Slices and concatenations become `Piece`s: products take
+permuted weights, everything elementwise runs on the whole vector and the result keeps the mapping.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ PARTS = 3
 class Region:
     """Words of activation memory (in every array) with the columns of one vector.
 
-    `cuts` are the words at which columns from DDR are cut into parts: the first one is loaded for the next step while
-    the others are still multiplied.
+    `cuts` are the words at which columns from DDR are cut into parts: the first one is loaded for
+    the next step while the others are still multiplied.
     """
 
     words: int
@@ -106,8 +107,8 @@ class Vector:
         """The region with its columns in units of 256·scale, made when it is asked for first."""
         if self.native and scale != self.scale:
             raise UnsupportedModelError(
-                f"input {self.name!r} arrives as columns of scale {256 * self.scale:g} and cannot be "
-                f"taken in units of {256 * scale:g}; calibrate its users together"
+                f"input {self.name!r} arrives as columns of scale {256 * self.scale:g} and cannot "
+                f"be taken in units of {256 * scale:g}; calibrate its users together"
             )
         if scale not in self.columns:
             groups = config.chunks(self.elements) * config.chunk_groups
@@ -199,4 +200,3 @@ def view_mapping(view: View, values: dict[Value, Mapping]) -> Mapping:
     joined = Mapping.join([values[value] for value in view.values])
     starts = np.cumsum([0, *(value.elements for value in view.values)])[:-1]
     return joined.take(starts[view.owners] + view.indices)
-

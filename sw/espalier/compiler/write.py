@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import Mode, Source, Store, Sums
@@ -62,7 +63,11 @@ def write_stages(layout: Layout, assembly: Assembly, stages: list[Stage]) -> Non
 
 
 def write_units(
-    layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors, ahead: Prefetch | None = None
+    layout: Layout,
+    assembly: Assembly,
+    stage: Stage,
+    cursors: Cursors,
+    ahead: Prefetch | None = None,
 ) -> None:
     """One step of a stage; `ahead` has the loads for the next one."""
     stream = stage.weights if isinstance(stage.weights, Streamed) else None
@@ -79,7 +84,7 @@ def clear(layout: Layout, assembly: Assembly) -> None:
     """Zero vector memory, sums, columns and last-sent values, as far as the program uses them."""
     chip, config = layout.chip, assembly.config
 
-    def zero(size: int, name: str, step: int = MOST_CHUNKS, **fields: int) -> None:
+    def zero(size: int, name: str, step: int = MOST_CHUNKS, **fields: Any) -> None:
         for first in range(0, size, step):
             count = min(step, size - first)
             assembly.vector(count=count, source=Source.ZERO, **fields, **{name: first})
@@ -96,9 +101,11 @@ def clear(layout: Layout, assembly: Assembly) -> None:
 
 
 def write_loop(layout: Layout, assembly: Assembly, stage: Stage) -> None:
-    """One loop over the time steps. Loads of inputs move on by themselves, all other addresses after the step.
+    """One loop over the time steps. Loads of inputs move on by themselves, all other addresses
+    after the step.
 
-    With columns to prefetch, the first step's are loaded before the loop and the last step stands behind it.
+    With columns to prefetch, the first step's are loaded before the loop and the last step stands
+    behind it.
     """
     free = replace(layout.chip.registers)
     cursors = Cursors(assembly, reverse=stage.reverse)
@@ -127,7 +134,11 @@ def write_loop(layout: Layout, assembly: Assembly, stage: Stage) -> None:
 
 
 def write_step(
-    layout: Layout, assembly: Assembly, stage: Stage, cursors: Cursors, ahead: Prefetch | None = None
+    layout: Layout,
+    assembly: Assembly,
+    stage: Stage,
+    cursors: Cursors,
+    ahead: Prefetch | None = None,
 ) -> None:
     write_units(layout, assembly, stage, cursors, ahead)
     for buffer in stage.buffers():
@@ -141,7 +152,9 @@ def prefetched(stage: Stage) -> list[LoadUnit]:
     return [
         unit
         for unit in stage.units
-        if isinstance(unit, LoadUnit) and unit.output.native and regions & set(unit.output.columns.values())
+        if isinstance(unit, LoadUnit)
+        and unit.output.native
+        and regions & set(unit.output.columns.values())
     ]
 
 
@@ -159,7 +172,7 @@ def prefetch(stage: Stage, units: list[LoadUnit], site: Site) -> Prefetch:
 
 
 def work_register(layout: Layout, stage: Stage, buffer: Buffer, free: Registers) -> int:
-    """The buffer's own register where no other stage needs it, else one that only this stage uses."""
+    """The buffer's own register where no other stage needs it, else one of this stage alone."""
     others = [s for s in layout.stages.loops if s is not stage and buffer in s.buffers()]
     if others or any(isinstance(unit, InputSums) for unit in stage.units):
         return free.take(f"the address of {buffer.name} in a step")
