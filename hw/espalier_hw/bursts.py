@@ -6,15 +6,12 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
-from espalier.spec.config import BEAT_BYTES
 from espalier.spec.registers import Fault
 
 from .interfaces import ADDRESS_BITS
 
 BURST_BEATS = 16
 """Longest burst."""
-PAGE_BEATS = 4096 // BEAT_BYTES
-"""No burst crosses a boundary of 4 KiB."""
 IN_FLIGHT = 8
 """Bursts that a bus master has asked for and not seen the end of, at most."""
 
@@ -53,8 +50,8 @@ class BurstPlanner(Component):
     until reset. The window starts on a page, so that offsets and bus addresses cross pages
     together.
 
-    One burst takes 3 cycles (size, check, offer) and a request one more: full-length bursts keep a
-    bus of one beat a cycle busy five times over.
+    One burst takes 4 cycles (size, end, check, offer) and a request two more: full-length bursts
+    keep a bus of one beat a cycle busy four times over.
 
     Parameters
     ----------
@@ -80,16 +77,17 @@ class BurstPlanner(Component):
         offset = Signal(ADDRESS_BITS)
         left = Signal.like(request.units)
         packing = Signal.like(request.packing)
-        needed, units = self._beats(m, left, packing, burst.beats)
-        room = Signal(range(PAGE_BEATS + 1))
+        needed, held = self._beats(m, left, packing, burst.beats)
+        units, enough = Signal.like(held), Signal.like(needed)
+        room = Signal(range(BURST_BEATS + 1))
         end = Signal(ADDRESS_BITS + 1)
         m.d.comb += [
-            room.eq(PAGE_BEATS - offset[4:12]),
-            end.eq(offset + (burst.beats << 4)),
+            room.eq(Mux(offset[8:12].all(), BURST_BEATS - offset[4:8], BURST_BEATS)),
             burst.offset.eq(offset),
             self.fault.cause.eq(Fault.OUTSIDE_WINDOW),
             self.fault.address.eq(offset),
         ]
+        m.d.sync += enough.eq(needed)
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += self.requests.ready.eq(1)
@@ -97,16 +95,21 @@ class BurstPlanner(Component):
                 with m.If(self.requests.valid):
                     with m.If(~request.follow):
                         m.d.sync += offset.eq(request.ddr)
-                    m.next = "SIZE"
+                    m.next = "NEED"
+            with m.State("NEED"):
+                m.next = "SIZE"
             with m.State("SIZE"):
-                m.d.sync += burst.beats.eq(Mux(room < needed, room, needed))
-                m.next = "CHECK"
-            with m.State("CHECK"):
+                m.d.sync += burst.beats.eq(Mux(room < enough, room, enough))
+                m.next = "END"
+            with m.State("END"):
                 m.d.sync += [
                     burst.address.eq(self.window_base + offset),
-                    burst.last.eq(left <= units),
-                    left.eq(left - units),
+                    end.eq(offset + (burst.beats << 4)),
+                    units.eq(held),
                 ]
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [burst.last.eq(left <= units), left.eq(left - units)]
                 m.next = "OFFER"
                 with m.If(offset[:4].any() | (end > self.window_size)):
                     m.next = "OUTSIDE"
@@ -130,6 +133,6 @@ class BurstPlanner(Component):
                 full = number * BURST_BEATS
                 table = Array(-(-count // number) for count in range(64))
                 with m.Case(number):
-                    m.d.comb += units.eq(beats * number)
+                    m.d.comb += units.eq(sum(beats << i for i in (0, 1) if number >> i & 1))
                     m.d.comb += needed.eq(Mux(left >= full, BURST_BEATS, table[left[:6]]))
         return needed, units

@@ -55,17 +55,25 @@ class Counters(Component):
         m.submodules.memory = memory = Memory(shape=COUNTER_BITS, depth=PLACES, init=[])
         write, old, host = memory.write_port(), memory.read_port(), memory.read_port()
         place = Signal(range(PLACES))
-        last = Signal.like(place)
+        last, written = Signal.like(place), Signal.like(place)
         stale = Signal(PLACES)
-        gathered = Array(self._gather(m, index, name, last) for index, name in enumerate(COUNTERS))
-        m.d.sync += [place.eq(place + 1), last.eq(place), stale.bit_select(last, 1).eq(0)]
+        gathered = [self._gather(m, index, name, last) for index, name in enumerate(COUNTERS)]
+        total, amount = Signal(COUNTER_BITS), Signal(max(len(value) for value in gathered))
+        m.d.sync += [
+            place.eq(place + 1),
+            last.eq(place),
+            written.eq(last),
+            stale.bit_select(last, 1).eq(0),
+            total.eq(Mux(stale.bit_select(last, 1), 0, old.data)),
+            amount.eq(Array(gathered)[last]),
+        ]
         with m.If(self.clear):
             m.d.sync += stale.eq(-1)
         m.d.comb += [
             old.addr.eq(place),
-            write.addr.eq(last),
-            write.data.eq(Mux(stale.bit_select(last, 1), 0, old.data) + gathered[last]),
-            write.en.eq(last < len(COUNTERS)),
+            write.addr.eq(written),
+            write.data.eq(total + amount),
+            write.en.eq(written < len(COUNTERS)),
             host.addr.eq(self.index),
             self.data.eq(host.data),
         ]

@@ -18,7 +18,9 @@ class InstructionFetch(Component):
 
     After `advance` the next instruction is there in the next cycle, marked by `decode`, and
     `valid` from the cycle after it on. After `jump` (at any time, stronger than `advance`) the one
-    at `target` is there a cycle later than that.
+    at `target` is there a cycle later than that; `branch` must be 1 in that cycle and may be so
+    before, as long as no `advance` without `jump` follows: it alone selects the address, so that a
+    late `jump` is not in the memory's path.
 
     Members
     -------
@@ -30,6 +32,7 @@ class InstructionFetch(Component):
         super().__init__(
             {
                 "program": In(ProgramWrite()),
+                "branch": In(1),
                 "jump": In(1),
                 "target": In(PC_BITS),
                 "advance": In(1),
@@ -49,7 +52,7 @@ class InstructionFetch(Component):
             write.addr.eq(self.program.address),
             write.data.eq(self.program.data),
             write.en.eq(self.program.valid),
-            read.addr.eq(Mux(self.jump, self.target, self.following)),
+            read.addr.eq(Mux(self.branch, self.target, self.following)),
         ]
         arriving, take = Signal(), Signal()
         m.d.comb += take.eq(arriving | (self.valid & self.advance))

@@ -52,7 +52,8 @@ class Issue(Component):
     begin: a run begins: no loop is open. following: address of the next instruction. host: R0..R15.
     preload, length: instead of executing, ask for `length` instructions from window offset 0;
     `done` as well.
-    done, jump, target: executed; the next instruction is at `target` when `jump` is 1.
+    done, jump, target: executed; the next instruction is at `target` when `jump` is 1. branch: it
+    will be at `target` (while `execute` is 1).
     illegal: it cannot be executed. halted: it is HALT, done. reload: it loads instructions, done.
     load_idle: no LOAD is outstanding.
     """
@@ -67,6 +68,7 @@ class Issue(Component):
     preload: In(1)
     length: In(16)
     done: Out(1)
+    branch: Out(1)
     jump: Out(1)
     target: Out(PC_BITS)
     illegal: Out(1)
@@ -90,6 +92,7 @@ class Issue(Component):
             board.waits.eq(self.word[OPCODE_BITS : OPCODE_BITS + WAITS.size]),
             self.load_idle.eq(board.idle.load),
             go.eq(self.execute & ~wrong & (board.met | sent.any())),
+            self.jump.eq(go & self.branch),
         ]
         self._decode(m, words, loops, registers.sequencer, wrong)
         self._payloads(m, words, registers.sequencer.data)
@@ -102,7 +105,7 @@ class Issue(Component):
             with m.Case(Opcode.LOOP):
                 self._loop(m, go, words[Opcode.LOOP], loops, registers.sequencer.data)
             with m.Case(Opcode.END):
-                m.d.comb += [loops.end.eq(go), self.jump.eq(go & loops.again), self.done.eq(go)]
+                m.d.comb += [loops.end.eq(go), self.done.eq(go), self.branch.eq(loops.again)]
             with m.Case(Opcode.LOAD):
                 self._load(m, go, words[Opcode.LOAD], registers.sequencer, board)
             with m.Case(Opcode.PRODUCT):
@@ -170,9 +173,10 @@ class Issue(Component):
         count = Mux(word.use_register, value, word.count)
         none = count == 0
         m.d.comb += [
+            loops.opening.eq(1),
             loops.body.eq(self.following),
             loops.count.eq(count),
-            self.jump.eq(go & none),
+            self.branch.eq(none),
             loops.push.eq(go & ~none & ~loops.full),
             self.illegal.eq(go & ~none & loops.full),
             self.done.eq(go & ~self.illegal),

@@ -17,7 +17,8 @@ class LoopStack(Component):
 
     `push` opens a loop of `count` >= 1 passes (this is the first); `end` ends a pass: `again` says
     at the same time whether another one follows at `start`, otherwise the loop is closed; `clear`
-    closes all. One operation a cycle.
+    closes all. One operation in two cycles: `again` is registered. `opening` must be 1 with `push`
+    and 0 with `end`: it selects what is written, so that a late `push` is not in that path.
     """
 
     start: Out(PC_BITS)
@@ -25,6 +26,7 @@ class LoopStack(Component):
     empty: Out(1)
     full: Out(1)
     clear: In(1)
+    opening: In(1)
     push: In(1)
     end: In(1)
     body: In(PC_BITS)
@@ -41,12 +43,12 @@ class LoopStack(Component):
             self.full.eq(level == LOOP_DEPTH),
             read.addr.eq(level - 1),
             self.start.eq(top.start),
-            self.again.eq(top.left != 0),
-            write.addr.eq(Mux(self.push, level, level - 1)),
+            write.addr.eq(Mux(self.opening, level, level - 1)),
             write.en.eq(self.push | self.end),
-            write.data.start.eq(Mux(self.push, self.body, top.start)),
-            write.data.left.eq(Mux(self.push, self.count, top.left) - 1),
+            write.data.start.eq(Mux(self.opening, self.body, top.start)),
+            write.data.left.eq(Mux(self.opening, self.count, top.left - 1)),
         ]
+        m.d.sync += self.again.eq(top.left != 1)
         with m.If(self.clear):
             m.d.sync += level.eq(0)
         with m.Elif(self.push):

@@ -10,8 +10,9 @@ from amaranth.lib.wiring import Component, In, Out
 class Queue(Component):
     """First in, first out: up to `depth` words between two streams.
 
-    A word can leave the cycle after it came in (`block`: two cycles after); throughput is one word
-    a cycle. Few words live in distributed memory; `block` puts them into block memory.
+    A word can leave the cycle after it came in (`block`: three cycles after); throughput is one
+    word a cycle. Few words live in distributed memory; `block` puts them into block memory with a
+    register behind it, which holds one word more, because that memory is slow to answer.
     """
 
     def __init__(self, shape, depth: int, *, block: bool = False):
@@ -21,7 +22,7 @@ class Queue(Component):
             {
                 "input": In(stream.Signature(shape)),
                 "output": Out(stream.Signature(shape)),
-                "level": Out(range(depth + 1)),
+                "level": Out(range(depth + 2)),
             }
         )
 
@@ -34,9 +35,18 @@ class Queue(Component):
             words.w_data.eq(self.input.payload),
             words.w_en.eq(self.input.valid),
             self.input.ready.eq(words.w_rdy),
-            Value.cast(self.output.payload).eq(words.r_data),
-            self.output.valid.eq(words.r_rdy),
-            words.r_en.eq(self.output.ready),
-            self.level.eq(words.r_level),
         ]
+        payload = Value.cast(self.output.payload)
+        if self._block:
+            free = ~self.output.valid | self.output.ready
+            m.d.comb += [words.r_en.eq(free), self.level.eq(words.r_level + self.output.valid)]
+            with m.If(free):
+                m.d.sync += [payload.eq(words.r_data), self.output.valid.eq(words.r_rdy)]
+        else:
+            m.d.comb += [
+                payload.eq(words.r_data),
+                self.output.valid.eq(words.r_rdy),
+                words.r_en.eq(self.output.ready),
+                self.level.eq(words.r_level),
+            ]
         return m

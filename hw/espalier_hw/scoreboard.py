@@ -6,10 +6,8 @@ from amaranth.lib.wiring import Component, In, Out
 
 from espalier.spec.isa import NO_WAIT, UNITS
 
-OUTSTANDING_BITS = 6
-"""A unit holds fewer instructions than that counts; one-chunk VECTORs can be in every stage of
-their pipeline.
-"""
+MOST = 32
+"""A unit holds fewer instructions; one-chunk VECTORs can be in every stage of their pipeline."""
 FLAGS = data.StructLayout({unit: 1 for unit in UNITS})
 WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 
@@ -17,8 +15,9 @@ WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 class Scoreboard(Component):
     """Counts the outstanding instructions of each unit: issued, not completed.
 
-    `met` = for every unit, wait = 3 or outstanding <= wait, with the counts of the last cycle;
-    `idle` marks units with nothing outstanding.
+    `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < 32; with the counts
+    of the last cycle. `idle` marks units with nothing outstanding. A count of n is n ones from bit 0
+    up: a wait is one bit looked up, because `met` begins the sequencer's longest paths.
     """
 
     issued: In(FLAGS)
@@ -31,11 +30,16 @@ class Scoreboard(Component):
         m = Module()
         within = Signal(FLAGS)
         for unit in UNITS:
-            outstanding = Signal(OUTSTANDING_BITS, name=f"{unit}_outstanding")
-            m.d.sync += outstanding.eq(outstanding + self.issued[unit] - self.completed[unit])
+            outstanding = Signal(MOST, name=f"{unit}_outstanding")
+            wait = self.waits[unit]
+            with m.If(self.issued[unit] & ~self.completed[unit]):
+                m.d.sync += outstanding.eq(Cat(1, outstanding))
+            with m.Elif(~self.issued[unit] & self.completed[unit]):
+                m.d.sync += outstanding.eq(outstanding[1:])
+            busy = Mux(wait == NO_WAIT, 0, outstanding[:NO_WAIT].bit_select(wait, 1))
             m.d.comb += [
-                within[unit].eq((self.waits[unit] == NO_WAIT) | (outstanding <= self.waits[unit])),
-                self.idle[unit].eq(outstanding == 0),
+                within[unit].eq(~busy & ~outstanding[-1]),
+                self.idle[unit].eq(~outstanding[0]),
             ]
         m.d.comb += self.met.eq(within.as_value().all())
         return m

@@ -91,12 +91,14 @@ class Sequencer(Component):
                 with m.If(issue.load_idle):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.comb += [issue.begin.eq(1), fetch.target.eq(self.entry), fetch.jump.eq(1)]
+                m.d.comb += [issue.begin.eq(1), fetch.target.eq(self.entry)]
+                m.d.comb += [fetch.branch.eq(1), fetch.jump.eq(1)]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [
                     issue.execute.eq(fetch.valid & ~beyond),
                     fetch.advance.eq(issue.done),
+                    fetch.branch.eq(issue.branch & fetch.valid),
                     fetch.jump.eq(issue.jump),
                     self.issued.eq(issue.done),
                     self.halted.eq(issue.halted),
@@ -111,8 +113,9 @@ class Sequencer(Component):
                 with m.If(illegal):
                     m.next = "ILLEGAL"
             with m.State("RELOAD"):
+                m.d.comb += [fetch.target.eq(fetch.at), fetch.branch.eq(1)]
                 with m.If(issue.load_idle):
-                    m.d.comb += [fetch.target.eq(fetch.at), fetch.jump.eq(1)]
+                    m.d.comb += fetch.jump.eq(1)
                     m.next = "RUN"
             with m.State("ILLEGAL"):
                 m.d.comb += self.illegal.eq(1)
