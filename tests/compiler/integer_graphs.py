@@ -123,8 +123,9 @@ class Bench:
         self.graph, self.config = graph, config
         self.program = build(graph, config, {"origin": "test"})
         self.inputs = [o for o in graph.operations if isinstance(o, Input)]
+        window = len(self.program.image) + (1 << 22)
         self.session = Session(
-            Driver(ReferenceTransport(config, 1 << 22), self.program), self.program
+            Driver(ReferenceTransport(config, window), self.program), self.program
         )
 
     def run(self, values):

@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused_with_the_rule():
     with pytest.raises(CapacityError, match="parameter memory"):
         build(linear_graph(random, 4, 40), replace(TINY, parameter_depth=8), {})
     with pytest.raises(CapacityError, match="instructions"):
-        build(gru_graph(random, 100, 100, bits=(8, 8)), TINY, {})
+        build(gru_graph(random, 60, 60), replace(TINY, program_depth=64), {})
     with pytest.raises(CapacityError, match=r"last-sent|sums"):
         build(gru_graph(random, 4, 130, density=0.01, hidden_threshold=1), TINY, {})
 
