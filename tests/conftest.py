@@ -1,6 +1,8 @@
 """A program small enough to check by hand: h += x at every step, h0 optional, h out at every step
 and at the end."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from espalier.spec.config import TINY
 from espalier.spec.interface import Kind, Port
 from espalier.spec.isa import Combine, Instruction, Opcode, Source, Store
 from espalier.spec.memory import Memory
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch: small matrices, several tests at once
 
 FEATURES, CHUNKS = 6, 2
 SCALE = 0.25

@@ -1,6 +1,7 @@
 """What holds the house together: the arrows between packages, generated pages, the core install."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,26 @@ def test_imports_follow_the_arrows():
 
 def test_generated_pages_are_current():
     assert call(sys.executable, "tools/document.py", "--check") == "current\n"
+
+
+def links(page: Path) -> list[Path]:
+    found = re.findall(r"\]\(([^)#]+)", page.read_text())
+    return [(page.parent / link).resolve() for link in found if "://" not in link]
+
+
+def test_every_link_of_the_pages_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        missing = [str(link) for link in links(page) if not link.exists()]
+        assert not missing, f"{page}: {missing}"
+
+
+def test_every_room_is_reached_from_the_readme_in_two_steps():
+    first = links(ROOT / "README.md")
+    second = {link for page in first if page.suffix == ".md" for link in links(page)}
+    rooms = [path.parent for path in ROOT.glob("*/espalier*/*/__init__.py")]
+    pages = list((ROOT / "docs").rglob("*.md"))
+    lost = [str(path) for path in (*rooms, *pages) if path not in {*first, *second}]
+    assert not lost, f"neither README.md nor docs/README.md leads to {lost}"
 
 
 def test_torch_is_pinned_exactly_and_every_dependency_says_why():

@@ -94,7 +94,8 @@ class Machine:
 
     def run(self, entry: int, length: int) -> None:
         """Execute from `entry` until HALT. Raises FaultRaised; `pc` stays at the instruction."""
-        self.pc, self._loops = entry, []
+        self.pc = entry
+        self._loops: list[list[int]] = []
         while True:
             if self.pc >= length:
                 raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
