@@ -16,8 +16,8 @@ class Scoreboard(Component):
     """Counts the outstanding instructions of each unit: issued, not completed.
 
     `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < 32; with the counts
-    of the last cycle. `idle` marks units with nothing outstanding. A count of n is n ones from bit 0
-    up: a wait is one bit looked up, because `met` begins the sequencer's longest paths.
+    of the last cycle. `idle` marks units with nothing outstanding. A count of n is n ones from
+    bit 0 up: a wait is one bit looked up, because `met` begins the sequencer's longest paths.
     """
 
     issued: In(FLAGS)

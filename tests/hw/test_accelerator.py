@@ -363,6 +363,19 @@ def test_abort_at_any_time(seed):
     Bench([HALT], seed, stall=0.3 * seed).run(script)
 
 
+def test_slots_left_full_by_a_fault_are_cleared_by_the_next_start():
+    program = product_program(2)[:5] + [i(Opcode.LOAD, wait_engine=0)]
+
+    async def script(bench, ctx):
+        fill_product(bench, 2)
+        await bench.start(ctx)
+        assert (await bench.faulted(ctx))[0] == Fault.ILLEGAL_INSTRUCTION
+        await clear(bench, ctx)
+        await works(bench, ctx)
+
+    Bench(program, seed=6).run(script)
+
+
 def test_commands_at_the_wrong_time_are_ignored():
     async def script(bench, ctx):
         await bench.write(ctx, "CONTROL", Control.ABORT | Control.CLEAR_FAULT)
