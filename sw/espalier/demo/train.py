@@ -56,7 +56,7 @@ def train_compressed(
         batches=batches(data),
         loss=loss,
         epochs=epochs,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         progress=progress,
     )
 
