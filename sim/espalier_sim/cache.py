@@ -40,19 +40,19 @@ def made(target: Path, make: Callable[[Path], None], what: str = "") -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock, _shown(what):
+    with (target.parent / f".{target.name}.lock").open("w") as lock, _shown(what, target.parent):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
             _fill(target, make)
     return target
 
 
-def _shown(what: str) -> AbstractContextManager[object]:
+def _shown(what: str, where: Path) -> AbstractContextManager[object]:
     """A spinner in a terminal, else one line."""
     if not what:
         return nullcontext()
     console = Console(stderr=True)
-    text = f"building {what} (once; kept in {folder()})"
+    text = f"building {what} (once; kept in {where})"
     if not console.is_terminal:
         console.print(text, soft_wrap=True)
     return console.status(text)

@@ -19,6 +19,7 @@ from .programs import WINDOW_BYTES, Program, draw
 
 BASE = 0x3000_0000
 PROGRAMS = 4
+WATCHDOG_CYCLES = 5000
 HARDWARE_ONLY = ("cycles", "product_cycles")
 CONFIG = preset(os.environ["ESPALIER_CONFIG"])
 SEED = int(os.environ["COCOTB_RANDOM_SEED"])
@@ -38,7 +39,7 @@ class Bench:
         await start_clock(self.dut)
         await self.host.write("WINDOW_BASE", BASE)
         await self.host.write("WINDOW_SIZE", WINDOW_BYTES)
-        await self.host.write("WATCHDOG", 5000)
+        await self.host.write("WATCHDOG", WATCHDOG_CYCLES)
 
     async def start(self, program: Program) -> None:
         self.memory.data[:] = program.image
@@ -117,6 +118,7 @@ async def _recovers(bench: Bench, cause: Fault) -> None:
     while await bench.host.read("STATUS") & Status.DRAINING:
         pass
     await bench.host.write("CONTROL", Control.CLEAR_FAULT)
+    await bench.host.write("WATCHDOG", WATCHDOG_CYCLES)
     assert not await bench.host.read("STATUS") & Status.FAULT
     await _compare(bench, Machine(CONFIG, bytearray(WINDOW_BYTES)), SEED)
 
