@@ -94,7 +94,7 @@ class Picker(wiring.Component):
                 picked.offset.eq(group.offsets[index]),
                 picked.count.eq(Mux(present, group.counts[index], 0)),
                 picked.base.eq(group.base),
-                picked.wide.eq(present & group.wide.bit_select(index, 1)),
+                picked.wide.eq(group.wide.bit_select(index, 1)),
                 picked.final.eq(group.final & alone),
             ]
         return picked

@@ -18,7 +18,14 @@ LIMIT_CYCLES = 60_000
 
 
 def wrap(value: int) -> int:
-    return (value + (1 << ACCUMULATOR_BITS - 1)) % (1 << ACCUMULATOR_BITS) - (1 << ACCUMULATOR_BITS - 1)
+    half = 1 << (ACCUMULATOR_BITS - 1)
+    return (value + half) % (2 * half) - half
+
+
+def quad_word(entries: list[tuple[int, int]]) -> int:
+    """Four (digit, slot) as they lie in the weight memory."""
+    packed = [ENTRY.pack({"digit": digit, "slot": slot}) for digit, slot in entries]
+    return sum(entry << ENTRY.width * i for i, entry in enumerate(packed))
 
 
 class Meaning:
@@ -26,25 +33,30 @@ class Meaning:
 
     def __init__(self, config: Config):
         c = self.config = config
-        self.weights = [[[(0, 0)] * c.lanes for _ in range(c.weight_depth)] for _ in range(c.arrays)]
+
+        def in_arrays(depth: int, word: list) -> list[list[list]]:
+            return [[list(word) for _ in range(depth)] for _ in range(c.arrays)]
+
+        self.weights = in_arrays(c.weight_depth, [(0, 0)] * c.lanes)
         self.descriptors = [[(0, [0] * c.group)] * c.descriptor_depth for _ in range(c.arrays)]
-        self.x = [[[0] * c.group for _ in range(c.column_depth)] for _ in range(c.arrays)]
-        self.last = [[[0] * c.group for _ in range(c.column_depth)] for _ in range(c.arrays)]
-        self.slots = [[[0] * c.lanes for _ in range(SLOTS)] for _ in range(c.arrays)]
+        self.x = in_arrays(c.column_depth, [0] * c.group)
+        self.last = in_arrays(c.column_depth, [0] * c.group)
+        self.slots = in_arrays(SLOTS, [0] * c.lanes)
         self.events = {"words": 0, "visits": 0, "skipped": 0}
 
-    def product(self, f: dict[str, int]) -> list[int]:
-        """Adds the product to the slots; words of each array. Missing fields are 0."""
-        f = {"threshold": 0, "last": 0, **f}
-        return [sum(self._group(a, f, g) for g in range(f["groups"])) for a in range(self.config.arrays)]
+    def product(self, f: dict[str, int]) -> None:
+        """Adds the product to the slots. Missing fields are 0."""
+        f = {"mode": 0, "threshold": 0, "activations": 0, "last": 0, "descriptors": 0, **f}
+        for a in range(self.config.arrays):
+            for g in range(f["groups"]):
+                self._group(a, f, g)
 
-    def _group(self, a: int, f: dict[str, int], g: int) -> int:
+    def _group(self, a: int, f: dict[str, int], g: int) -> None:
         x, last = self.x[a][f["activations"] + g], self.last[a][f["last"] + g]
         word, counts = self.descriptors[a][f["descriptors"] + g]
-        total = 0
         if f["mode"] == Mode.CLEAR:
             last[:] = [0] * len(last)
-            return 0
+            return
         for i, count in enumerate(counts):
             plain = f["mode"] == Mode.PLAIN
             delta = x[i] - (0 if plain else last[i])
@@ -52,14 +64,12 @@ class Meaning:
                 times = 1 + (abs(delta) > 127)
                 self.events["visits"] += times
                 self.events["words"] += times * count
-                total += times * count
                 self._column(a, word, count, delta)
                 if f["mode"] == Mode.COMMIT:
                     last[i] = x[i]
             else:
                 self.events["skipped"] += 1
             word += count
-        return total
 
     def _column(self, a: int, word: int, count: int, x: int) -> None:
         for entries in self.weights[a][word : word + count]:
@@ -77,7 +87,10 @@ class Meaning:
 
 
 class Bench:
-    """Drives the engine and its meaning with the same operations; `script` is an async function of the bench."""
+    """Drives the engine and its meaning with the same operations.
+
+    `run` takes a script: an async function of the bench. Everything reported is counted.
+    """
 
     def __init__(self, config: Config, seed: int):
         self.config, self.rng = config, random.Random(seed)
@@ -148,7 +161,7 @@ class Bench:
         self.meaning.slots = [[[0] * len(lanes) for lanes in array] for array in self.meaning.slots]
 
     def _announced(self, chunks: list[int]) -> Iterator[tuple[int, int, int]]:
-        """(chunk, follows, continues) of every request: runs of consecutive chunks, cut at random."""
+        """(chunk, follows, continues) of every request: consecutive chunks, cut at random."""
         left = continues = 0
         for i, chunk in enumerate(chunks):
             if not left and not continues:
@@ -198,7 +211,8 @@ class Bench:
 
     async def _item(self, memory: Memory, array: int, address: int, data: int) -> None:
         ctx, port = self.ctx, self.engine.items
-        ctx.set(port.payload, {"memory": memory, "array": array, "address": address, "part": 0, "data": data})
+        item = {"memory": memory, "array": array, "address": address, "part": 0, "data": data}
+        ctx.set(port.payload, item)
         ctx.set(port.valid, 1)
         while not ctx.get(port.ready):
             await self.tick()
@@ -206,7 +220,8 @@ class Bench:
         ctx.set(port.valid, 0)
 
     async def load_group(self, array: int, address: int, x: list[int]) -> None:
-        await self._item(Memory.ACTIVATIONS, array, address, sum((v & 255) << 8 * i for i, v in enumerate(x)))
+        word = sum((v & 255) << 8 * i for i, v in enumerate(x))
+        await self._item(Memory.ACTIVATIONS, array, address, word)
         self.meaning.x[array][address] = list(x)
 
     async def load_descriptor(self, array: int, address: int, base: int, counts: list[int]) -> None:
@@ -214,13 +229,10 @@ class Bench:
         await self._item(Memory.DESCRIPTORS, array, address, descriptor(self.config).pack(fields))
         self.meaning.descriptors[array][address] = (base, list(counts))
 
-    async def load_weights(self, array: int, address: int, words: list[list[tuple[int, int]]]) -> None:
+    async def load_weights(self, array: int, address: int, words: list[list]) -> None:
         """Words of (digit, slot) a lane, in the loader's beats."""
         ctx, port, c = self.ctx, self.engine.weights, self.config
-        quads = [
-            sum(ENTRY.pack({"digit": d, "slot": s}) << ENTRY.width * i for i, (d, s) in enumerate(word[q : q + 4]))
-            for word in words for q in range(0, c.lanes, 4)
-        ]
+        quads = [quad_word(word[q : q + 4]) for word in words for q in range(0, c.lanes, 4)]
         self.meaning.weights[array][address : address + len(words)] = words
         ctx.set(port.array, array)
         for start in range(0, len(quads), c.quads_per_beat):

@@ -30,7 +30,7 @@ def meaning(entries: list[tuple[int, int, int, int]]) -> list[int]:
 def run(entries: list[tuple[int, int, int, int]]) -> list[int]:
     """What the lane drains when it is fed (digit, slot, x, clear) a cycle.
 
-    A word reads as rubbish in the cycle after it was written, when a block of distributed memory promises nothing.
+    A word reads as rubbish in the cycle after it was written, when an MLAB promises nothing.
     """
     lane, drained = Lane(), []
     simulator = Simulator(lane)
