@@ -53,15 +53,17 @@ class Witness:
         self.starts.append(Start(written, counters, registers))
 
 
-def on_reference(program: Program) -> tuple[Session, Witness]:
+def on_reference(program: Program, window_bytes: int = WINDOW_BYTES) -> tuple[Session, Witness]:
     """A session on the reference machine, with its witness."""
-    witness = Witness(ReferenceTransport(program.config, WINDOW_BYTES))
+    witness = Witness(ReferenceTransport(program.config, window_bytes))
     return Session(Driver(witness, program), program), witness
 
 
-def on_rtl(program: Program, **options: Any) -> tuple[Session, Witness]:
+def on_rtl(
+    program: Program, window_bytes: int = WINDOW_BYTES, **options: Any
+) -> tuple[Session, Witness]:
     """A session on the simulated hardware, with its witness; options as of `open_rtl`."""
-    witness = Witness(open_rtl(window_bytes=WINDOW_BYTES, **options)(program.config))
+    witness = Witness(open_rtl(window_bytes=window_bytes, **options)(program.config))
     return Session(Driver(witness, program), program), witness
 
 
