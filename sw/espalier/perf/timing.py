@@ -34,11 +34,9 @@ class Latencies:
     """More after a taken END."""
     engine_first_word: int = 10
     """Issue of a PRODUCT to its first word in an idle array."""
-    engine_done: int = 8
+    engine_done: int = 2
     """Last word to completion."""
-    engine_gap: int = 1
-    """Between two queued products."""
-    vector: int = 24
+    vector: int = 33
     """Issue of a VECTOR to completion of a single chunk."""
     load: int = 8
     """Issue of a LOAD to its first burst, and last beat to completion."""
@@ -79,8 +77,8 @@ class _Clock:
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
         self.free = dict.fromkeys(("load", "vector", "store"), 0)
-        self.drains: list[tuple[int, int]] = []
-        """Recent intervals in which the vector unit takes cycles away from the arrays."""
+        self.drains: list[tuple[float, float, float]] = []
+        """Recent drains: first and last cycle, and the share of cycles that arrays lose in between."""
         self.products: list[tuple[float, float]] = []
         self.result = Timeline()
 
@@ -117,7 +115,7 @@ class _Clock:
         visits, words = work[:, 0], work[:, 1]
         empty = np.maximum(i["groups"] - visits, 0) if i["mode"] != Mode.CLEAR else i["groups"]
         duration = np.maximum(words, visits + empty * np.exp(-visits / max(i["groups"], 1)))
-        start = np.maximum(at + t.engine_first_word, self.arrays + t.engine_gap)
+        start = np.maximum(at + t.engine_first_word, self.arrays)
         end = np.array([self._stretched(s, d) for s, d in zip(start, duration, strict=True)])
         self.arrays = end
         self.done["engine"].append(float(end.max()) + t.engine_done)
@@ -128,9 +126,9 @@ class _Clock:
     def _stretched(self, start: float, duration: float) -> float:
         """The end of an array's work that begins at `start`, drains in between included."""
         end = start + duration
-        for first, last in self.drains:
+        for first, last, share in self.drains:
             if last > start and first < end:
-                end += last - max(first, start)
+                end += share * (min(end, last) - max(first, start))
         return end
 
     def _vector(self, at: float, i: Instruction, beats: int) -> None:
@@ -140,7 +138,7 @@ class _Clock:
         start = max(at + 1, self.free["vector"])
         end = start + max(taken, beats)
         if drained:
-            self._steal(start, start + taken)
+            self._steal(start, taken, self._operations(i))
         self.free["vector"] = end
         self.done["vector"].append(end + t.vector)
         if i["store"] != Store.NONE:
@@ -148,14 +146,21 @@ class _Clock:
             self.done["store"].append(self.free["store"] + t.memory)
             self.result.write_beats += beats
 
-    def _steal(self, first: float, last: float) -> None:
-        """Cycles first..last go to a drain: arrays at work and products under way end later."""
-        self.drains = [*self.drains[-7:], (first, last)]
-        busy = self.arrays > first
-        self.arrays[busy] += last - first
-        if busy.any():
-            done = self.done["engine"]
-            done[:] = [end + (last - first) * (end > first) for end in done]
+    def _operations(self, i: Instruction) -> int:
+        """Slot operations of a drain: one per slot, or per chunk and plane where planes alternate."""
+        if i["planes"]:
+            return 2 * i["count"]
+        first, last = i["drain"], i["drain"] + i["count"] - 1
+        return last // self.config.slot_chunks - first // self.config.slot_chunks + 1
+
+    def _steal(self, first: float, length: int, operations: int) -> None:
+        """A drain of `length` cycles takes `operations` of them from arrays at work: these, and
+        products under way, end later."""
+        self.drains = [*self.drains[-7:], (first, first + length, operations / length)]
+        late = np.minimum(operations, np.maximum(self.arrays - first, 0))
+        self.arrays += late
+        done = self.done["engine"]
+        done[:] = [end + min(operations, max(end - first, 0)) for end in done]
 
     def _load(self, at: float, i: Instruction, beats: int) -> None:
         t = self.latencies
