@@ -128,9 +128,9 @@ class Units:
             cycle += 1
 
 
-def run(program, registers=(0,) * 16, seed=0, entry=0, length=None, host=None, **settings):
-    """Load `program`, run it; returns (units, registers afterwards, cycles from start to halt,
-    pc).
+def run(program, registers=(0,) * 16, seed=0, entry=0, length=None, starts=1, **settings):
+    """Load `program`, run it `starts` times; returns the units and a dictionary of the registers
+    afterwards, the cycles from start to halt and pc.
     """
     rng = random.Random(seed)
     dut = Sequencer(TINY)
@@ -153,14 +153,15 @@ def run(program, registers=(0,) * 16, seed=0, entry=0, length=None, host=None, *
         ctx.set(dut.registers.write, 0)
         ctx.set(dut.entry, entry)
         ctx.set(dut.length, len(program) if length is None else length)
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-        cycles = 1
-        while not ctx.get(dut.halted) and not ctx.get(dut.illegal):
+        for _ in range(starts):
+            ctx.set(dut.start, 1)
             await ctx.tick()
-            cycles += 1
-        await ctx.tick()
+            ctx.set(dut.start, 0)
+            cycles = 1
+            while not ctx.get(dut.halted) and not ctx.get(dut.illegal):
+                await ctx.tick()
+                cycles += 1
+            await ctx.tick()
         result["cycles"], result["pc"] = cycles, ctx.get(dut.pc)
         result["registers"] = []
         for index in range(16):
@@ -336,6 +337,11 @@ def test_illegal_instructions_stop_at_their_address(case):
     program, pc = ILLEGAL[case]
     units, result = instant(program)
     assert (units.illegal, result["pc"], units.taken, units.halts) == (1, pc, [], 0)
+
+
+def test_halt_inside_loops_leaves_none_open():
+    units, _ = instant([*[LOOP] * 4, HALT], starts=2)
+    assert units.halts == 2 and not units.illegal
 
 
 def test_a_loop_of_no_pass_fits_inside_four_others():

@@ -62,6 +62,7 @@ class Bench:
         self.dut, self.stores, self.stall, self.size = StoreUnit(config), stores, stall, size
         self.memory = AxiMemory(self.rng, BASE, SIZE, stall)
         self.counts, self.fault = {}, None
+        self.chunks_to_send = None  # all
 
     async def commands(self, ctx):
         for offset, wide, chunks in self.stores:
@@ -70,7 +71,7 @@ class Bench:
 
     async def chunks(self, ctx):
         for _, wide, chunks in self.stores:
-            for chunk in chunks:
+            for chunk in chunks[: self.chunks_to_send]:
                 payload = {"wide": wide, "data": chunk_word(chunk, wide)}
                 await send(ctx, self.dut.chunks, payload, self.rng, self.stall)
 
@@ -180,6 +181,18 @@ def test_stop_ends_the_burst_under_way_and_starts_no_other():
 
     bench.run(script)
     assert len(bench.memory.writes) == 1
+
+
+def test_no_burst_starts_before_its_data_are_there():
+    """The chunks stop coming in the middle of the second burst: the bus is left alone."""
+    bench = Bench(SMALL, [(0, 0, CHUNKS)], seed=6, stall=0.0)
+    bench.chunks_to_send = 31
+
+    async def script(ctx):
+        await ctx.tick().repeat(300)
+        assert bench.memory.writes == [(BASE, 16)] and ctx.get(bench.dut.idle)
+
+    bench.run(script)
 
 
 def test_a_full_burst_takes_eighteen_cycles():
