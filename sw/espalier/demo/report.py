@@ -118,6 +118,7 @@ def plot(report: Report, path: Path) -> None:
     right.bar_label(right.barh(list(times), list(times.values())), fmt="%.1f")
     right.set(xlabel=f"us a digit, accelerators at an assumed {CLOCK_HZ / 1e6:.0f} MHz")
     right.set(title="Time for one digit at batch 1")
+    right.margins(x=0.15)
     left.tick_params(axis="x", labelsize="small")
     figure.savefig(path, dpi=120)
 
@@ -126,7 +127,7 @@ def latencies(report: Report) -> dict[str, float]:
     """Microseconds a digit of everything that was timed."""
     times = {}
     for variant in report.variants:
-        times.update(variant.latency_us or {})
+        times.update({f"{name}, this CPU": us for name, us in (variant.latency_us or {}).items()})
         if variant.cost is not None:
             times[f"{variant.cost.config} ({variant.cost.source})"] = variant.cost.microseconds
     return times
