@@ -189,19 +189,19 @@ def test_consecutive_products_issue_without_a_gap():
 
 
 def test_an_early_array_goes_on_with_the_next_products():
-    """Array 0 has 48 words in the first and third product, array 1 has 96 in the second."""
+    """Array 0 has 96 words in the first and third product, array 1 has 192 in the second."""
     async def script(bench):
         for a in range(2):
-            for g in range(16):
+            for g in range(24):
                 await bench.load_descriptor(a, g, 0, [3] * 4)
-                await bench.load_group(a, g, [int(g < 4 if a == 0 else g >= 8)] * 4)
-        start = await bench.product({"groups": 4})
-        await bench.product({"groups": 8, "activations": 8})
-        await bench.product({"groups": 4})
+                await bench.load_group(a, g, [int((g < 8) == (a == 0))] * 4)
+        start = await bench.product({"groups": 8})
+        await bench.product({"groups": 16, "activations": 8})
+        await bench.product({"groups": 8})
         await bench.finish()
-        first = start + FIRST_WORD_LATENCY
-        assert bench.counted["words"] == 48 + 96 + 48
-        assert bench.word_cycles[-1][0] - first < 48 + 8 + 48
+        assert bench.counted["words"] == 96 + 192 + 96
+        # array 0: its words and the 16 groups without work
+        assert bench.word_cycles[-1][0] - (start + FIRST_WORD_LATENCY) < 96 + 16 + 96
 
     Bench(TINY, 0).run(script)
 
