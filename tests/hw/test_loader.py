@@ -242,14 +242,15 @@ def test_stop_drains_what_is_in_flight_and_asks_for_nothing_more(seed):
         await ctx.tick().repeat(rng.randint(8, 40))
         memory.hang = seed == 1
         ctx.set(dut.stop, 1)
-        before = len(memory.reads) + ctx.get(dut.bus.arvalid)
+        before = len(memory.reads)
         await ctx.tick().repeat(60)
         memory.hang = False
         await ctx.tick().until(dut.idle)
         issued = len(memory.reads)
         assert counts["beats"] == sum(beats for _, beats in memory.reads)
         await ctx.tick().repeat(200)
-        assert len(memory.reads) == issued == before > 0
+        assert len(memory.reads) == issued > 0
+        assert issued <= before + 2, "one being taken and one being offered when `stop` came"
 
     simulate(dut, bench, memory.read_channel(dut.bus), pulses(dut.read_beat, counts, "beats"))
 
