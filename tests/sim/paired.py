@@ -68,19 +68,22 @@ def on_rtl(
 
 
 def compare(
-    program: Program, script: Callable[[Session], Result], **options: Any
+    program: Program,
+    script: Callable[[Session], Result],
+    window_bytes: int = WINDOW_BYTES,
+    **options: Any,
 ) -> tuple[Result, int]:
     """Run `script` on both; results, all that is written to DDR, counters and registers are equal.
 
     Returns the result, and the cycles that the hardware was simulated for."""
-    reference, expected = on_reference(program)
-    rtl, found = on_rtl(program, **options)
+    reference, expected = on_reference(program, window_bytes)
+    rtl, found = on_rtl(program, window_bytes, **options)
     result, other = script(reference), script(rtl)
     for number, (a, b) in enumerate(zip(expected.starts, found.starts, strict=True)):
         assert a.written == b.written, f"start {number}: words written differ"
         assert a.counters == b.counters, f"start {number}"
         assert a.registers == b.registers, f"start {number}"
-    assert expected.read(0, WINDOW_BYTES) == found.read(0, WINDOW_BYTES), "windows differ"
+    assert expected.read(0, window_bytes) == found.read(0, window_bytes), "windows differ"
     equal(result, other)
     cycles = found.cycles
     found.close()
