@@ -23,7 +23,7 @@ def test_run_reads_and_writes_arrays(espalier, program_file, tmp_path, sequence)
     assert status == 0, err
     assert np.array_equal(np.load(y), np.cumsum(sequence, axis=1) + 1)
     assert np.array_equal(np.load(h), sequence.sum(axis=1).reshape(2, 6) + 1)
-    assert "write beats" in out and "16" in out
+    assert "write beats" in out and "16" in out and "hardware only" in out
 
 
 def test_run_takes_lengths_and_device_options(espalier, program_file, tmp_path, sequence):

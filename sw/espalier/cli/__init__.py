@@ -62,7 +62,7 @@ def fail(message: str) -> None:
     if options.debug:
         errors.print(Traceback())
     errors.print("error:", style="bold red", end=" ")
-    errors.print(message, style="red", markup=False, highlight=False)
+    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -60,7 +60,8 @@ def table(costs: dict[str, Estimate]) -> Table:
         "DDR written": lambda cost: size(cost.write_bytes),
     }
     for name, text in rows.items():
-        result.add_row(name, *(text(cost) for cost in costs.values()))
+        idle = not name.startswith(("cycles", "micro", "DDR"))  # no products in a load: no rate
+        result.add_row(name, *("" if idle and not c.words else text(c) for c in costs.values()))
     for column in result.columns[1:]:
         column.justify = "right"
     return result

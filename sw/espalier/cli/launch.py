@@ -105,5 +105,6 @@ def print_counters(counters: dict[str, int]) -> None:
     table = Table("event", "count", title="Counters")
     table.columns[1].justify = "right"
     for name, value in counters.items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
+        missing = name in ("cycles", "product_cycles") and not value
+        table.add_row(name.replace("_", " "), "hardware only" if missing else f"{value:,}")
     console.print(table)
