@@ -59,6 +59,7 @@ def run(
     component: Callable[[Config], Elaboratable],
     simulator: str,
     *,
+    unit: str = "",
     seed: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> None:
@@ -66,7 +67,8 @@ def run(
 
     Parameters
     ----------
-    bench: the cocotb module's full name; its last part names the unit.
+    bench: the cocotb module's full name.
+    unit: names the component, whose build all its benches share; else the module's last part.
     simulator: one of SIMULATORS.
     seed: cocotb's random seed, from which the bench draws stimuli and pauses.
     environment: further variables for the bench; ESPALIER_CONFIG is the Config's name.
@@ -76,7 +78,8 @@ def run(
     BenchFailed: a test of the bench failed.
     DeviceError: the simulator is not installed; the message names the command that installs it.
     """
-    unit = bench.rpartition(".")[2]
+    module = bench.rpartition(".")[2]
+    unit = unit or module
     waves = os.environ.get("WAVES", "") not in ("", "0")
     source = generated.verilog(unit, config, component)
     key = caches.key(source.read_bytes(), str(waves), repr(VERILATOR_ARGUMENTS))
@@ -84,7 +87,7 @@ def run(
     chosen = _runner(simulator)
     what = f"the bench of {unit} for {simulator}"
     caches.made(target, lambda folder: _build(chosen, source, folder, waves), what)
-    run_folder = target / f"seed{seed}"
+    run_folder = target / (f"seed{seed}" if unit == module else f"{module}-seed{seed}")
     run_folder.mkdir(exist_ok=True)
     log = run_folder / "log.txt"
     results = run_folder / "results.xml"
@@ -105,7 +108,7 @@ def run(
         )
     except SystemExit as stop:
         failure = f"the simulator ended with {stop.code}"
-    _check(results, f"{unit} on {simulator}, seed {seed}", log, failure)
+    _check(results, f"{module} on {simulator}, seed {seed}", log, failure)
 
 
 def _check(results: Path, what: str, log: Path, failure: str) -> None:
