@@ -16,6 +16,8 @@ _HEADER = 'attribute \\generator "Amaranth"\n'
 _TOP = "attribute \\top 1\n"
 _PORT = re.compile(r"^(\s+wire width \d+ (?:input|output)) \d+ ", re.MULTILINE)
 _CELL = re.compile(r"^(\s+cell )(\\\S+)( )", re.MULTILINE)
+_NUMBERED = re.compile(r"\\port\$(\d+)\$(\d+)")
+_CONNECT = re.compile(r"^(\s+connect )(\S+)( .*)$")
 
 
 def convert(component: Elaboratable, name: str = "top") -> str:
@@ -25,7 +27,7 @@ def convert(component: Elaboratable, name: str = "top") -> str:
 
 def share_modules(text: str) -> str:
     """Merge modules whose bodies are equal, from the leaves up, keeping the first of each kind."""
-    bodies = dict(_MODULE.findall(text))
+    bodies = _number_ports(dict(_MODULE.findall(text)))
     top = next(iter(bodies))
     while True:
         first: dict[str, str] = {}
@@ -40,6 +42,31 @@ def share_modules(text: str) -> str:
         _HEADER + (_TOP if name == top else "") + f"module {name}\n{body}end\n\n"
         for name, body in bodies.items()
     )
+
+
+def _number_ports(bodies: dict[str, str]) -> dict[str, str]:
+    """Ports without a name of their own are numbered through the whole design: number them through
+    each module, or no two modules that have one are ever equal.
+    """
+    names = {}
+    for module, body in bodies.items():
+        found = sorted({(int(a), int(b)) for a, b in _NUMBERED.findall(body)})
+        names[module] = {f"\\port${a}${b}": f"\\port${n}" for n, (a, b) in enumerate(found)}
+
+    def rename(module: str, body: str) -> str:
+        own, cell, lines = names[module], {}, []
+        for line in body.split("\n"):
+            if begin := _CELL.match(line):
+                cell = names.get(begin[2], {})
+            elif (connect := _CONNECT.match(line)) and connect[1].startswith("    "):
+                head = connect[1] + cell.get(connect[2], connect[2])
+                line = head + _NUMBERED.sub(lambda m: own[m[0]], connect[3])
+                lines.append(line)
+                continue
+            lines.append(_NUMBERED.sub(lambda m: own[m[0]], line))
+        return "\n".join(lines)
+
+    return {module: rename(module, body) for module, body in bodies.items()}
 
 
 def _redirect(body: str, merged: dict[str, str]) -> str:

