@@ -9,6 +9,10 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import Config
 from espalier.spec.isa import Mode
 
+HAZARD_BITS = 4
+"""Address bits compared between reads and pending writes of last-sent values: the few groups in
+flight, neighbours, differ in them, so that a product never waits for itself."""
+
 
 def index(depth: int) -> Shape:
     """Of an address in a memory of `depth` words."""
@@ -48,6 +52,7 @@ class Cursor(wiring.Component):
     -------
     enable: the group is taken in this cycle. valid: there is a group.
     activations, descriptors, tag: where it lies; `tag.threshold` is 0 in PLAIN.
+    low: the lowest bits of `tag.last`, from a register of their own.
     """
 
     def __init__(self, config: Config):
@@ -58,6 +63,7 @@ class Cursor(wiring.Component):
             "activations": Out(index(config.column_depth)),
             "descriptors": Out(index(config.descriptor_depth)),
             "tag": Out(tag_layout(config)),
+            "low": Out(HAZARD_BITS),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -81,9 +87,11 @@ class Cursor(wiring.Component):
         ]
         with m.If(self.command.ready):
             m.d.sync += [self.valid.eq(self.command.valid), product.eq(command)]
-            m.d.sync += [step.eq(0), following.eq(1)]
+            m.d.sync += [step.eq(0), following.eq(1), self.low.eq(command.last)]
             with m.If(command.mode == Mode.PLAIN):
                 m.d.sync += product.threshold.eq(0)
         with m.Elif(self.enable):
-            m.d.sync += [step.eq(following), following.eq(following + 1)]
+            m.d.sync += [
+                step.eq(following), following.eq(following + 1), self.low.eq(self.low + 1),
+            ]
         return m

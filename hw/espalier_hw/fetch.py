@@ -10,16 +10,13 @@ from espalier.spec.config import Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import COUNT_BITS
 
-from .cursor import Cursor, product_layout, writes
+from .cursor import HAZARD_BITS, Cursor, product_layout, writes
 from .deltas import DELTA_BITS, DELTA_STAGES, Deltas, Offsets, offset_shape
 from .group_memories import GroupMemories, group_write
 from .weights import weight_address
 
 FETCH_LATENCY = 1 + DELTA_STAGES
 """Cycles from a group's read address to its place in the output."""
-HAZARD_BITS = 4
-"""Address bits compared between reads and pending writes; the few groups in flight, neighbours,
-differ in them, so that a product never waits for itself."""
 
 
 def group_layout(config: Config) -> data.StructLayout:
@@ -77,8 +74,10 @@ class Fetch(wiring.Component):
         ]
         # the last stage's value is written in the first cycle of its stay
         pending = zip([*valid[:-1], fresh], tags, strict=True)
-        low = cursor.tag.last[:HAZARD_BITS]
-        hazard = Cat(busy & writes(tag) & (tag.last[:HAZARD_BITS] == low) for busy, tag in pending)
+        hazard = Cat(
+            busy & writes(tag) & (tag.last[:HAZARD_BITS] == cursor.low[: len(tag.last)])
+            for busy, tag in pending
+        )
         m.d.comb += [start.eq(cursor.valid & ~hazard.any()), cursor.enable.eq(start & move)]
         m.d.sync += fresh.eq(move & valid[-2])
         with m.If(move):
