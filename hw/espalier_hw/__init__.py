@@ -1,1 +1,3 @@
-"""The accelerator in Amaranth: one unit a file, `accelerator` wires them, `boards/` puts it on a board."""
+"""The accelerator in Amaranth: one unit a file, `accelerator` wires them, `boards/` puts it on a
+board.
+"""
