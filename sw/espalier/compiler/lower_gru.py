@@ -15,18 +15,16 @@ last-sent value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..parameters import GruCellParameters, Matrix, Rows
 from ..spec.config import SLOTS, Config
-from ..spec.isa import Combine, Source, Sums
-from ..spec.memory import Memory
 from ..spec.numerics import GATE_SCALE
 from .allocate import Chip, Parameters
+from .gates import GATES, Gates
 from .lowering import Sinks, Site, Unit
-from .packing import least_words
+from .packing import least_words, plane_height
 from .place import cut_tiles
 from .products import Feed, SlotRing, Task, best_blocks, commit_last, plan_task, row_blocks
 from .vectors import Region, Section
@@ -34,8 +32,8 @@ from .vectors import Region, Section
 if TYPE_CHECKING:
     from .lower_stream import InputSums
 
-GATES = ("r", "z", "n_h", "n_x")
-"""Order of a step's tasks."""
+LATE_FROM = 24
+"""Chunks of a gate from which drains stop the lanes longer than a VECTOR's latency."""
 
 
 @dataclass(eq=False)
@@ -47,6 +45,7 @@ class CellUnit(Unit):
     sinks: Sinks = field(init=False)
     blocks: list[slice] = field(default_factory=list, init=False)
     delta: bool = field(default=False, init=False)
+    late: bool = field(default=False, init=False)
     source: InputSums | None = field(default=None, init=False)
     """Where W_ih·x comes from when the input weights are streamed."""
     sums: int = field(default=-1, init=False)
@@ -65,12 +64,14 @@ class CellUnit(Unit):
     def prefetched(self) -> bool:
         """Whether x is there before the state: its products come first and hide the state's way to
         the columns."""
-        return all(piece.vector.native for piece in self.inputs)
+        return not self.late and all(piece.vector.native for piece in self.inputs)
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """The step's tasks."""
-        return GATES if self.source is None else GATES[:-1]
+        """The step's tasks in their order."""
+        if self.source is not None:
+            return GATES[:-1]
+        return ("r", "z", "n_x", "n_h") if self.late else GATES
 
     def least_words(self, config: Config) -> int:
         return least_words([self.cell.weight_ih, self.cell.weight_hh], config)
@@ -91,6 +92,12 @@ class CellUnit(Unit):
         self.delta = self._wants_differences() and self._take_differences(chip, x, h)
         planes = max(cell.weight_ih.planes, cell.weight_hh.planes)
 
+        self.late = self._wants_late(planes, config)
+        if self.late:
+            ring.position = 0
+            for feed in x:
+                feed.region.cuts = ()
+
         def tasks(blocks: list[slice]) -> list[Task]:
             return [
                 self._task(gate, rows, x, h, ring, config) for rows in blocks for gate in self.gates
@@ -107,6 +114,12 @@ class CellUnit(Unit):
         self._ask_sums(chip)
         self._place_rows(chip)
         self.sinks = Sinks.plan(self, config, blocks=len(self.blocks))
+
+    def _wants_late(self, planes: int, config: Config) -> bool:
+        """Whether the step's last VECTORs wait for its last product (`gates`)."""
+        fits = plane_height(self.hidden, config) * planes <= SLOTS // 2
+        resident = not self.streamed and self.source is None
+        return resident and fits and config.chunks(self.hidden) >= LATE_FROM
 
     def _wants_differences(self) -> bool:
         """Streamed weights are read whatever the columns are, so only a threshold asks for
@@ -167,10 +180,10 @@ class CellUnit(Unit):
                 self.gates[number % len(self.gates)],
                 self.blocks[number // len(self.gates)],
             )
-            task.sums = self._sums_of(gate, block)
+            task.sums = self.sums_of(gate, block)
             task.running, task.loaded = self.delta, self.source is not None and gate in ("r", "z")
 
-    def _sums_of(self, gate: str, block: slice) -> int:
+    def sums_of(self, gate: str, block: slice) -> int:
         """First chunk of a gate's sums; n_h comes last, because it may have none."""
         chunk = block.start // self.vector_lanes if self.delta or self.source else 0
         return self.sums + ("r", "z", "n_x", "n_h").index(gate) * self.sum_chunks + chunk
@@ -187,115 +200,20 @@ class CellUnit(Unit):
             chip.table(name)
 
     def write(self, site: Site) -> None:
+        gates = Gates(self, site)
         if self.source is not None:
-            self._load_sums(site, self.source)
+            gates.load_sums(self.source)
         tasks = iter(self.tasks)
         for rows in self.blocks:
-            for gate in self.gates:
-                task = next(tasks)
-                site.schedule.task(task)
-                makes = (self.output,) if gate == "n_x" else ()
-                site.schedule.drain(task, self._drain(site, gate, rows, task), makes)
-            if self.source is not None:
-                site.schedule.after(self._from_sums(site, rows), (self.output,))
+            block = {gate: next(tasks) for gate in self.gates}
+            if self.late:
+                gates.write_late(block)
+            else:
+                gates.write_block(block, rows)
         if len(self.blocks) > 1:
-            site.schedule.after(lambda: self.sinks.copies(site, whole=False), (self.output,))
-
-    def _load_sums(self, site: Site, source: InputSums) -> None:
-        """This step's W_ih·x of r, z and n_x."""
-        items = site.config.chunks(self.hidden) * site.config.vector_lanes // 2
-        for number, gate in enumerate(("r", "z", "n_x")):
-            site.assembly.load_buffer(
-                Memory.SUMS,
-                self._sums_of(gate, self.blocks[0]),
-                items,
-                site.cursors.registers[source.section.buffer],
-                offset=source.section.offset + number * source.gate_bytes,
-                section=source.section.name,
-            )
-
-    def _from_sums(self, site: Site, rows: slice) -> Callable[[], None]:
-        first = rows.start // site.config.vector_lanes
-        fields = {
-            "count": site.config.chunks(rows.stop - rows.start),
-            "source": Source.ZERO,
-            "sums": Sums.ADD,
-            "sum_address": self._sums_of("n_x", rows),
-            "scale": 1,
-            "parameters": self.gate_rows["n_x"].address + first,
-        }
-        return lambda: self._state(site, fields, first)
-
-    def _drain(self, site: Site, gate: str, rows: slice, task: Task) -> Callable[[], None]:
-        first = rows.start // site.config.vector_lanes
-        fields = {
-            **task.drain(site.config),
-            **task.sum_fields(len(task.segments) - 1),
-            "scale": 1,
-            "parameters": self.gate_rows[gate].address + first,
-        }
-        if gate == "n_x":
-            return lambda: self._state(site, fields, first)
-        return lambda: site.assembly.vector(**fields, **self._gate(site, gate))
-
-    def _gate(self, site: Site, gate: str) -> dict[str, Any]:
-        reset = site.temporary
-        update = reset + self.temporary_chunks // 2
-        to = {"write_vector": 1, "vector_address": update if gate == "z" else reset}
-        if gate == "n_h":
-            return {**to, "combine": Combine.MULTIPLY, "operand1": reset}
-        return {**to, "function": site.chip.table("sigmoid")}
-
-    def _state(self, site: Site, fields: dict[str, int], first: int) -> None:
-        whole = len(self.blocks) == 1
-        here = self.output.address + first
-        to = self.sinks.fused(site) if whole else {"write_vector": 1, "vector_address": here}
-        site.assembly.vector(
-            **fields,
-            combine=Combine.ADD,
-            operand1=site.temporary,
-            function=site.chip.table("tanh"),
-            interpolate=1,
-            operand0=here,
-            operand2=site.temporary + self.temporary_chunks // 2,
-            **to,
-            section=self.sinks.section() if whole else "",
-        )
-        if whole:
-            self.sinks.copies(site)
+            site.schedule.after(lambda: self.sinks.copies(site, stores_left=True), (self.output,))
 
 
 def row_slice(rows: Rows, first: int, end: int) -> Rows:
     part = slice(first, end)
     return Rows(multiplier=rows.multiplier[part], shift=rows.shift[part], bias=rows.bias[part])
-
-
-@dataclass(eq=False)
-class InitialUnit(Unit):
-    """A given state instead of zeros: `output` (the state of a cell) is the first input."""
-
-    change: Parameters | None = field(default=None, init=False)
-
-    def demand(self, config: Config) -> None:
-        self.inputs[0].vector.need_memory()
-
-    def plan(self, chip: Chip, ring: SlotRing) -> None:
-        scale = self.inputs[0].vector.scale
-        if scale != GATE_SCALE:
-            self.change = self.rescale(scale / GATE_SCALE, self.output.elements, chip.config)
-
-    def write(self, site: Site) -> None:
-        site.schedule.need(self.inputs[0].vector)
-        scale: dict[str, Any] = (
-            {} if self.change is None else {"scale": 1, "parameters": self.change.address}
-        )
-        site.assembly.vector(
-            count=site.config.chunks(self.output.elements),
-            source=Source.OPERAND,
-            operand0=self.inputs[0].vector.address,
-            **scale,
-            write_vector=1,
-            vector_address=self.output.address,
-            write_columns=1,
-            column_address=self.output.columns[GATE_SCALE].address,
-        )

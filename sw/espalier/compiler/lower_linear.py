@@ -62,9 +62,9 @@ class LinearUnit(Unit):
         whole = len(self.tasks) == 1
         for rows, task in zip(self.blocks, self.tasks, strict=True):
             site.schedule.task(task)
-            site.schedule.drain(task, self._drain(site, rows, task), (self.output,))
+            site.schedule.drain([task], self._drain(site, rows, task), (self.output,))
         if not whole:
-            site.schedule.after(lambda: self.sinks.copies(site, whole=False), (self.output,))
+            site.schedule.after(lambda: self.sinks.copies(site, stores_left=True), (self.output,))
 
     def _drain(self, site: Site, rows: slice, task: Task) -> Callable[[], None]:
         first = rows.start // site.config.vector_lanes
@@ -81,6 +81,6 @@ class LinearUnit(Unit):
                 section=self.sinks.section() if whole else "",
             )
             if whole:
-                self.sinks.copies(site)
+                self.sinks.copies(site, columns_left=False)
 
         return write

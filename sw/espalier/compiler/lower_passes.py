@@ -46,7 +46,7 @@ class LoadUnit(Unit):
         items = config.chunks(vector.elements) * config.vector_lanes // 4
         where = self._where(site, last=True)
         site.assembly.load_buffer(Memory.VECTOR, vector.address, items, **where)
-        self.sinks.copies(site, whole=False)
+        self.sinks.copies(site, stores_left=True)
 
     def write_part(self, site: Site, region: Region, first: int, end: int) -> None:
         """Load the columns of the region's words first..end."""
@@ -104,4 +104,4 @@ class PassUnit(Unit):
             **self.sinks.fused(site),
             section=self.sinks.section(),
         )
-        self.sinks.copies(site)
+        self.sinks.copies(site, columns_left=False)

@@ -158,7 +158,7 @@ class Sinks:
             vector, {s: unit.rescale(vector.scale / s, vector.elements, config) for s in others}
         )
 
-    def fused(self, site: Site) -> dict[str, Any]:
+    def fused(self, site: Site, *, store: bool = True) -> dict[str, Any]:
         """Fields by which the VECTOR that makes the whole vector writes memory, columns and DDR."""
         vector = self.vector
         fields: dict[str, int] = {}
@@ -167,7 +167,7 @@ class Sinks:
         if vector.scale in vector.columns:
             address = vector.columns[vector.scale].address
             fields |= {"write_columns": 1, "column_address": address}
-        if vector.stores:
+        if store and vector.stores:
             register = site.cursors.address(vector.stores[0])
             fields |= {"store": Store.VALUES, "register": register}
         return fields
@@ -175,31 +175,25 @@ class Sinks:
     def section(self) -> str:
         return self.vector.stores[0].name if self.vector.stores else ""
 
-    def copies(self, site: Site, *, whole: bool = True) -> None:
-        """VECTORs from vector memory to whatever the fused one (`whole`: there was one) does not
-        reach."""
+    def copies(self, site: Site, *, columns_left: bool = True, stores_left: bool = False) -> None:
+        """VECTORs from vector memory to what the fused one did not reach: other scales, further
+        stores, and with `columns_left` and `stores_left` also its own columns and first store."""
         vector = self.vector
         operand: dict[str, Any] = {
             "count": site.config.chunks(vector.elements),
             "source": Source.OPERAND,
             "operand0": vector.address,
         }
-        stores = vector.stores[1:] if whole else vector.stores
+        stores = vector.stores if stores_left else vector.stores[1:]
         for scale, region in vector.columns.items():
             columns = {"write_columns": 1, "column_address": region.address}
             if scale != vector.scale:
                 rows = self.rescaled[scale]
                 site.assembly.vector(**operand, **columns, scale=1, parameters=rows.address)
-            elif not whole:
-                columns |= self._store(site, stores[:1])
-                site.assembly.vector(**operand, **columns, section=self.section())
-                stores = stores[1:]
+            elif columns_left:
+                site.assembly.vector(**operand, **columns)
         for section in stores:
-            fields = self._store(site, [section])
-            site.assembly.vector(**operand, **fields, section=section.name)
-
-    @staticmethod
-    def _store(site: Site, sections: list[Section]) -> dict[str, Any]:
-        if not sections:
-            return {}
-        return {"store": Store.VALUES, "register": site.cursors.address(sections[0])}
+            register = site.cursors.address(section)
+            site.assembly.vector(
+                **operand, store=Store.VALUES, register=register, section=section.name
+            )

@@ -34,9 +34,9 @@ Prefetch = Mapping[Product, Sequence[Callable[[], None]]]
 
 @dataclass(frozen=True, eq=False)
 class Drain:
-    """VECTORs held back: the slots that they empty, the vectors that they make."""
+    """VECTORs held back: the tasks whose slots they empty, the vectors that they make."""
 
-    slots: tuple[int, int]
+    tasks: Sequence[Task]
     makes: tuple[Vector, ...]
     write: Callable[[], None]
 
@@ -57,25 +57,32 @@ class Schedule:
         for number, segment in enumerate(task.segments):
             for issued, product in enumerate(segment):
                 if issued == BEHIND:
-                    self._write_held()
+                    self.write_held()
                 self._make_room(task, product)
                 self._product(product)
             if number < len(task.segments) - 1:
                 self.assembly.vector(**task.drain(config), **task.sum_fields(number))
 
-    def drain(self, task: Task, write: Callable[[], None], makes: tuple[Vector, ...] = ()) -> None:
-        """VECTORs that empty the task's slots, to be written behind the next task's products."""
-        self._write_held()
-        self._held.append(Drain(task.slots, makes, write))
+    def drain(
+        self, tasks: Sequence[Task], write: Callable[[], None], makes: tuple[Vector, ...] = ()
+    ) -> None:
+        """VECTORs that empty the tasks' slots, to be written behind the next task's products."""
+        self.write_held()
+        self._held.append(Drain(tasks, makes, write))
 
     def after(self, write: Callable[[], None], makes: tuple[Vector, ...]) -> None:
         """VECTORs that follow what is held back."""
-        self._held.append(Drain((0, 0), makes, write))
+        self._held.append(Drain((), makes, write))
 
     def need(self, vector: Vector) -> None:
         """Write what makes `vector`."""
         while any(vector in drain.makes for drain in self._held):
             self._release()
+
+    def write_held(self) -> None:
+        """Write what is held back, before loads for the next step."""
+        while self._held:
+            self._held.popleft().write()
 
     def finish(self) -> None:
         """Write all that is held back."""
@@ -83,13 +90,9 @@ class Schedule:
         while self._held:
             self._release()
 
-    def _write_held(self) -> None:
-        while self._held:
-            self._held.popleft().write()
-
     def _make_room(self, task: Task, product: Product) -> None:
         first, end = task.slots
-        while any(d.slots[0] < end and first < d.slots[1] for d in self._held):
+        while any(t.slots[0] < end and first < t.slots[1] for d in self._held for t in d.tasks):
             self._release()
         self.need(product.feed.vector)
 

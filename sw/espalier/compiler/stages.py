@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from ..errors import UnsupportedModelError
 from ..spec.memory import Memory
-from .lower_gru import CellUnit, InitialUnit
+from .lower_gru import CellUnit
+from .lower_initial import InitialUnit
 from .lower_linear import LinearUnit
 from .lower_passes import LoadUnit
 from .lower_stream import InputSums

@@ -12,7 +12,8 @@ from ..spec.interface import Kind, Port
 from ..spec.numerics import FUNCTIONS, GATE_SCALE
 from .allocate import Chip
 from .ir import Activation, Graph, Gru, Input, Last, Linear, Output, Value, View
-from .lower_gru import CellUnit, InitialUnit
+from .lower_gru import CellUnit
+from .lower_initial import InitialUnit
 from .lower_linear import LinearUnit
 from .lower_passes import LoadUnit, PassUnit
 from .lowering import Unit
