@@ -51,7 +51,7 @@ class Cursor(wiring.Component):
     Members
     -------
     enable: the group is taken in this cycle. valid: there is a group.
-    activations, descriptors, tag: where it lies; `tag.threshold` is 0 in PLAIN.
+    activations, descriptors, tag: where it lies and how to take it.
     low: the lowest bits of `tag.last`, from a register of their own.
     """
 
@@ -88,8 +88,6 @@ class Cursor(wiring.Component):
         with m.If(self.command.ready):
             m.d.sync += [self.valid.eq(self.command.valid), product.eq(command)]
             m.d.sync += [step.eq(0), following.eq(1), self.low.eq(command.last)]
-            with m.If(command.mode == Mode.PLAIN):
-                m.d.sync += product.threshold.eq(0)
         with m.Elif(self.enable):
             m.d.sync += [
                 step.eq(following), following.eq(following + 1), self.low.eq(self.low + 1),

@@ -51,9 +51,10 @@ def needs_two(delta: Value) -> Value:
 class Deltas(wiring.Component):
     """delta = x - s of a group's columns; `sent`: |delta| > threshold; `wide`: |delta| > 127 too.
 
-    s counts as 0 in PLAIN; x and s count as 0 in CLEAR, so that nothing is sent and 0 is kept.
-    `kept` is the new last-sent value: x where sent, else s. All stages move together; `mode`
-    belongs to the memories' outputs, `threshold` to the delta stage's group.
+    s and the threshold count as 0 in PLAIN; x and s count as 0 in CLEAR, so that nothing is sent
+    and 0 is kept. `kept` is the new last-sent value: x where sent, else s. `work` marks the sent
+    ones that have words. All stages move together; `mode` and `threshold` belong to the memories'
+    outputs, `present` to the delta stage's group.
     """
 
     def __init__(self, config: Config):
@@ -65,8 +66,10 @@ class Deltas(wiring.Component):
             "threshold": In(8),
             "x": In(columns),
             "s": In(columns),
+            "present": In(config.group),
             "delta": Out(data.ArrayLayout(signed(DELTA_BITS), config.group)),
             "sent": Out(config.group),
+            "work": Out(config.group),
             "wide": Out(config.group),
             "kept": Out(columns),
         })
@@ -78,21 +81,28 @@ class Deltas(wiring.Component):
             for name in ("x_now", "s_now", "x_held", "s_held")
         )
         delta = Signal.like(self.delta, name="delta_now", reset_less=True)
-        clear = self.mode == Mode.CLEAR
+        threshold, threshold_held = (
+            Signal.like(self.threshold, name=name, reset_less=True)
+            for name in ("threshold_now", "threshold_held")
+        )
+        clear, plain = self.mode == Mode.CLEAR, self.mode == Mode.PLAIN
         with m.If(self.move):
             m.d.sync += [
                 # as a register's synchronous clear this costs no logic
                 x.eq(Mux(clear, 0, self.x)),
-                s.eq(Mux(clear | (self.mode == Mode.PLAIN), 0, self.s)),
+                s.eq(Mux(clear | plain, 0, self.s)),
+                threshold.eq(Mux(plain, 0, self.threshold)),
+                threshold_held.eq(threshold),
                 x_held.eq(x),
                 s_held.eq(s),
                 self.delta.eq(delta),
             ]
             for i in range(self._group):
-                sent = beyond(delta[i], self.threshold)
+                sent = beyond(delta[i], threshold_held)
                 m.d.sync += [
                     delta[i].eq(x[i] - s[i]),
                     self.sent[i].eq(sent),
+                    self.work[i].eq(sent & self.present[i]),
                     self.wide[i].eq(sent & needs_two(delta[i])),
                     self.kept[i].eq(Mux(sent, x_held[i], s_held[i])),
                 ]
@@ -102,8 +112,8 @@ class Deltas(wiring.Component):
 class Offsets(wiring.Component):
     """Column i's words begin at base + offsets[i], offsets[i] = counts[0] + ... + counts[i - 1].
 
-    `present[i]`: counts[i] > 0. Half of the sums are made in the delta stage, half in the group
-    stage; all stages move together with those of `Deltas`.
+    Half of the sums are made in the delta stage, half in the group stage; all stages move together
+    with those of `Deltas`. `present[i]`: counts[i] > 0, for the delta stage's group.
     """
 
     def __init__(self, config: Config):
@@ -134,13 +144,13 @@ class Offsets(wiring.Component):
 
         first_half = sums(Const(0), list(words.counts)[:half])
         second_half = sums(early[half], list(held.counts)[half:-1])
+        m.d.comb += self.present.eq(Cat(count.any() for count in held.counts))
         with m.If(self.move):
             m.d.sync += [
                 words.eq(self.words),
                 held.eq(words),
                 self.base.eq(held.base),
                 self.counts.eq(held.counts),
-                self.present.eq(Cat(count.any() for count in held.counts)),
             ]
             for register, value in zip(early, first_half, strict=True):
                 m.d.sync += register.eq(value)

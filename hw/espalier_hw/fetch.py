@@ -96,7 +96,7 @@ class Fetch(wiring.Component):
         m.submodules.memories = memories = GroupMemories(self._config)
         m.submodules.deltas = deltas = Deltas(self._config)
         m.submodules.offsets = offsets = Offsets(self._config)
-        out, (read, _, delta, group) = self.groups.payload, tags
+        out, read, group = self.groups.payload, tags[0], tags[-1]
         m.d.comb += [
             memories.write.eq(self.write),
             memories.read.eq(move),
@@ -110,10 +110,11 @@ class Fetch(wiring.Component):
             deltas.x.eq(memories.x),
             deltas.s.eq(memories.s),
             deltas.mode.eq(read.mode),
-            deltas.threshold.eq(delta.threshold),
+            deltas.threshold.eq(read.threshold),
+            deltas.present.eq(offsets.present),
             offsets.move.eq(move),
             offsets.words.eq(memories.words),
-            out.work.eq(deltas.sent & offsets.present),
+            out.work.eq(deltas.work),
             out.wide.eq(deltas.wide),
             out.delta.eq(deltas.delta),
             out.base.eq(offsets.base),
