@@ -351,7 +351,7 @@ def test_abort_at_any_time(seed):
     """
 
     async def script(bench, ctx):
-        for delay in (1, 5, 33, *(bench.rng.randint(40, 400) for _ in range(6))):
+        for delay in (1, 5, 33, *(bench.rng.randint(40, 400) for _ in range(4))):
             bench.put(copy_program())
             await bench.start(ctx, registers=[100, 0, 0, RESULT + 0x800])
             await ctx.tick().repeat(delay)
