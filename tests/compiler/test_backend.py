@@ -62,6 +62,17 @@ def test_gru(config, inputs, hidden, bits, options):
     check(gru_graph(random, inputs, hidden, bits=bits, **options), config, steps=8)
 
 
+def test_long_gates_end_after_the_last_product():
+    """The new state is made in parts behind all products; a second layer takes over the slots."""
+    random = np.random.default_rng(14)
+    for layers, delta in ((1, True), (2, False)):
+        bench = check(gru_graph(random, 40, 210, layers=layers, density=0.03, delta=delta), SMALL)
+        code = bench.program.decode()[bench.program.entries["run"] :]
+        last = max(n for n, i in enumerate(code) if i.opcode.name == "PRODUCT")
+        behind = [i for i in code[last:] if i.opcode.name == "VECTOR" and i["source"] == 1]
+        assert len(behind) == 6
+
+
 def test_gru_state_in_blocks_of_units():
     """More rows than slots: new columns are written after the last product of the step."""
     random = np.random.default_rng(4)

@@ -18,7 +18,7 @@ from integer_graphs import (
 from espalier.compiler import hazards
 from espalier.compiler.hazards import Access, Step, Waits
 from espalier.spec import isa
-from espalier.spec.config import TINY
+from espalier.spec.config import SMALL, TINY
 from espalier.spec.isa import Opcode
 from espalier_sim.reference import device
 from espalier_sim.reference.machine import Machine
@@ -96,6 +96,14 @@ def test_any_order_that_the_waits_allow(monkeypatch, config, name, make):
     for seed in range(4):
         monkeypatch.setattr(LateMachine, "seed", seed)
         Bench(graph, config).check(random_inputs(np.random.default_rng(seed), graph, 4))
+
+
+def test_any_order_of_late_vectors(monkeypatch):
+    monkeypatch.setattr(device, "Machine", LateMachine)
+    graph = gru_graph(np.random.default_rng(2), 60, 200, density=0.05)
+    for seed in range(4):
+        monkeypatch.setattr(LateMachine, "seed", seed)
+        Bench(graph, SMALL).check(random_inputs(np.random.default_rng(seed), graph, 4))
 
 
 def test_the_late_machine_notices_missing_waits(monkeypatch):

@@ -40,11 +40,10 @@ class InputSums(Unit):
     section: Section = field(init=False)
     tiles: list[Task] = field(default_factory=list, init=False)
     words: int = field(default=0, init=False)
-    weight_offset: int = field(default=0, init=False)
+    offset: int = field(default=0, init=False)
     weight_bytes: int = field(default=0, init=False)
-    descriptor_offset: int = field(default=0, init=False)
-    descriptor_bytes: int = field(default=0, init=False)
-    """0 where all tiles have the same descriptors."""
+    image_bytes: int = field(default=0, init=False)
+    """A tile's bytes in the image: weights and descriptors."""
     height: int = field(default=0, init=False)
     """Slots of one digit plane of a tile."""
     lanes: int = field(default=0, init=False)
@@ -125,12 +124,12 @@ class InputSums(Unit):
         return False
 
     def place(self, config: Config, image: Image) -> None:
-        """Tiles of equal size one after the other, then their descriptors."""
-        descriptors, offsets = [], []
+        """Tiles of equal size one after the other, each with its descriptors."""
+        offsets = []
         for tile in self.tiles:
-            starts, parts, address = np.zeros(config.arrays, np.int64), [], 0
+            starts, descriptors, address = np.zeros(config.arrays, np.int64), [], 0
             for product in tile.products:
-                parts.append(descriptor_words(product.packed, starts))
+                descriptors.append(descriptor_words(product.packed, starts))
                 product.descriptors, product.weights = address, (0, self.words)
                 address += product.packed.groups
                 starts = starts + product.packed.lengths
@@ -138,32 +137,23 @@ class InputSums(Unit):
                 np.concatenate([product.packed.words[array] for product in tile.products])
                 for array in range(config.arrays)
             ]
-            offsets.append(image.add(weight_bytes(words, self.words, config)))
-            descriptors.append(descriptor_bytes(np.concatenate(parts, 1)))
-        same = len(set(descriptors)) == 1
-        kept = descriptors[:1] if same else descriptors
-        self.weight_offset, self.weight_bytes = offsets[0], offsets[1] - offsets[0]
-        self.descriptor_offset = image.add(b"".join(kept))
-        self.descriptor_bytes = 0 if same else len(kept[0])
+            weights = weight_bytes(words, self.words, config)
+            self.weight_bytes = len(weights)
+            offsets.append(
+                image.add(weights + descriptor_bytes(np.concatenate(descriptors, axis=1)))
+            )
+        self.offset, self.image_bytes = offsets[0], offsets[1] - offsets[0]
 
-    def load(self, assembly: Assembly, weights: int, descriptors: int) -> None:
-        """Load the next tile; the registers run through the image."""
-        assembly.load_image(
-            Memory.WEIGHTS,
-            0,
-            self.words,
-            self.weight_offset,
-            register=weights,
-            increment=self.weight_bytes,
-        )
-        groups = sum(product.packed.groups for product in self.tiles[0].products)
+    def load(self, assembly: Assembly, register: int) -> None:
+        """Load the next tile; the register runs through the image."""
+        assembly.load_image(Memory.WEIGHTS, 0, self.words, self.offset, register=register)
         assembly.load_image(
             Memory.DESCRIPTORS,
             0,
-            groups,
-            self.descriptor_offset,
-            register=descriptors,
-            increment=self.descriptor_bytes,
+            sum(product.packed.groups for product in self.tiles[0].products),
+            self.offset + self.weight_bytes,
+            register=register,
+            increment=self.image_bytes,
         )
 
     def write(self, site: Site) -> None:

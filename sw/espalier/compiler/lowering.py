@@ -186,7 +186,7 @@ class Sinks:
         }
         stores = vector.stores if stores_left else vector.stores[1:]
         for scale, region in vector.columns.items():
-            columns = {"write_columns": 1, "column_address": region.address}
+            columns: dict[str, Any] = {"write_columns": 1, "column_address": region.address}
             if scale != vector.scale:
                 rows = self.rescaled[scale]
                 site.assembly.vector(**operand, **columns, scale=1, parameters=rows.address)
@@ -194,6 +194,5 @@ class Sinks:
                 site.assembly.vector(**operand, **columns)
         for section in stores:
             register = site.cursors.address(section)
-            site.assembly.vector(
-                **operand, store=Store.VALUES, register=register, section=section.name
-            )
+            store = {**operand, "store": Store.VALUES, "register": register}
+            site.assembly.vector(**store, section=section.name)

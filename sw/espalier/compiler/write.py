@@ -87,7 +87,7 @@ def clear(layout: Layout, assembly: Assembly) -> None:
     def zero(size: int, name: str, step: int = MOST_CHUNKS, **fields: Any) -> None:
         for first in range(0, size, step):
             count = min(step, size - first)
-            assembly.vector(count=count, source=Source.ZERO, **fields, **{name: first})
+            assembly.vector(count=count, source=Source.ZERO, **{**fields, name: first})
 
     zero(chip.vector.used, "vector_address", write_vector=1)
     zero(chip.sums.used, "sum_address", sums=Sums.WRITE)
@@ -191,13 +191,12 @@ def write_tiles(layout: Layout, assembly: Assembly, stage: Stage) -> None:
     unit = next(unit for unit in stage.units if isinstance(unit, InputSums))
     cursors = Cursors(assembly)
     registers = {b: work_register(layout, stage, b, free) for b in stage.buffers()}
-    weights, descriptors, tile = (free.take(f"the tiles of {unit.name}") for _ in range(3))
+    source, tile = (free.take(f"the tiles of {unit.name}") for _ in range(2))
     cursors.sums = free.take(f"the sums of {unit.name}")
-    assembly.set(weights, 0)
-    assembly.set(descriptors, 0)
+    assembly.set(source, 0)
     assembly.set(tile, unit.section.offset, layout.scratch.register)
     with assembly.loop(count=len(unit.tiles)):
-        unit.load(assembly, weights, descriptors)
+        unit.load(assembly, source)
         for buffer, register in registers.items():
             cursors.start(buffer, register)
         assembly.set(cursors.sums, 0, tile)
