@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
+from integer_graphs import bidirectional_graph, random_inputs, tensor
 from paired import compare, on_reference
 from random_models import LARGEST, Case, case_of, draw_bus, draw_case, draw_graph, draw_sizes
 
 import espalier
 from espalier.compiler.backend import build
 from espalier.compiler.evaluate import evaluate
-from espalier.compiler.ir import Graph
+from espalier.compiler.ir import Graph, Input
 from espalier.spec.config import DE1_SOC, SMALL, TINY, Config
 
 BUDGET_CYCLES = 2_000_000
 """Of all simulated hardware in this file."""
 SEEDS = {TINY: 40, SMALL: 16}
 TORCH_SEEDS = {TINY: 3, SMALL: 3}
+Values = dict[str, np.ndarray]
 
 torch.set_num_threads(1)
 
@@ -46,8 +48,8 @@ def check_on_both(random: np.random.Generator, case: Case, spent: list[int]) -> 
     return result
 
 
-def check_against(graph: Graph, x: np.ndarray, outputs: list[np.ndarray]) -> None:
-    expected = evaluate(graph, {"x": x})
+def check_against(graph: Graph, values: Values, outputs: Sequence[np.ndarray]) -> None:
+    expected = evaluate(graph, values)
     for output, found in zip(graph.outputs, outputs, strict=True):
         np.testing.assert_array_equal(
             found.reshape(expected[output.name].shape), expected[output.name]
@@ -59,7 +61,26 @@ def test_random_models(config: Config, seed: int, spent: list[int]) -> None:
     random = np.random.default_rng([seed, config.lanes])
     graph, case = draw_case(random, config)
     whole, _ = check_on_both(random, case, spent)
-    check_against(graph, case.x, whole)
+    check_against(graph, {"x": case.x}, whole)
+
+
+@cases({TINY: 2, SMALL: 3})
+def test_bidirectional_models(config: Config, seed: int, spent: list[int]) -> None:
+    """Sequences read backwards as well, in passes with scratch memory between; states given."""
+    random = np.random.default_rng([seed, config.lanes, 3])
+    inputs, hidden = (int(n) for n in random.integers(1, 12, 2))
+    thresholds = {"input_threshold": 7 * seed, "hidden_threshold": 3 * seed}
+    graph = bidirectional_graph(random, inputs, hidden, seed % 2 + 1, **thresholds)
+    program = build(graph, config, {})
+    values = random_inputs(random, graph, 6)
+    given = [
+        tensor(operation, values[operation.output.name])
+        for operation in graph.operations
+        if isinstance(operation, Input)
+    ]
+    outputs, cycles = compare(program, lambda s: s.run_integers(*given), **draw_bus(random))
+    spent.append(cycles)
+    check_against(graph, values, outputs)
 
 
 class Stack(torch.nn.Module):
@@ -106,4 +127,4 @@ def test_large_models_on_the_reference(config: Config, seed: int) -> None:
     case = case_of(random, build(graph, config, {}))
     result = case.script(on_reference(case.program)[0])
     case.check_chunks(result)
-    check_against(graph, case.x, result[0])
+    check_against(graph, {"x": case.x}, result[0])
