@@ -96,29 +96,35 @@ class Issue(Component):
         ]
         self._decode(m, words, loops, registers.sequencer, wrong)
         self._payloads(m, words, registers.sequencer.data)
+        with m.If(self.preload):
+            # the word at hand is left over from an earlier run
+            self._preload(m, board)
+        with m.Else():
+            self._execute(m, go, words, loops, registers.sequencer, board, sent)
+        with m.If(self.execute & wrong):
+            m.d.comb += self.illegal.eq(1)
+        return m
+
+    def _execute(self, m, go, words, loops, registers, board, sent):
+        """What the opcode says, while `go`."""
         with m.Switch(words[Opcode.HALT].opcode):
             with m.Case(Opcode.HALT):
                 m.d.comb += self.halted.eq(go & board.idle.as_value().all())
                 m.d.comb += self.done.eq(self.halted)
             with m.Case(Opcode.SET):
-                self._set(m, go, words[Opcode.SET], registers.sequencer)
+                self._set(m, go, words[Opcode.SET], registers)
             with m.Case(Opcode.LOOP):
-                self._loop(m, go, words[Opcode.LOOP], loops, registers.sequencer.data)
+                self._loop(m, go, words[Opcode.LOOP], loops, registers.data)
             with m.Case(Opcode.END):
                 m.d.comb += [loops.end.eq(go), self.done.eq(go), self.branch.eq(loops.again)]
             with m.Case(Opcode.LOAD):
-                self._load(m, go, words[Opcode.LOAD], registers.sequencer, board)
+                self._load(m, go, words[Opcode.LOAD], registers, board)
             with m.Case(Opcode.PRODUCT):
                 engine = self.commands.engine
                 m.d.comb += [engine.valid.eq(go), self.done.eq(go & engine.ready)]
                 m.d.comb += board.issued.engine.eq(self.done)
             with m.Case(Opcode.VECTOR):
                 self._vector(m, go, words[Opcode.VECTOR], sent, board)
-        with m.If(self.execute & wrong):
-            m.d.comb += self.illegal.eq(1)
-        with m.If(self.preload):
-            self._preload(m, board)
-        return m
 
     def _decode(self, m, words, loops, registers, wrong):
         """Register read and jump target; `wrong` for what the instruction alone tells."""

@@ -56,7 +56,7 @@ class Program:
             )
         if not 1 <= self.instructions <= min(self.config.program_depth, len(image) // BEAT_BYTES):
             raise ProgramError(
-                f"a program must have 1..{self.config.program_depth} instructions inside its image, "
+                f"a program must have 1..{self.config.program_depth} instructions in its image, "
                 f"not {self.instructions}"
             )
         if set(self.entries) != set(ENTRIES):

@@ -171,6 +171,26 @@ def test_a_loop_of_vectors_equals_the_reference(seed):
     Bench(copy_program(), seed, stall=(0.0, 0.3, 0.6)[seed]).run(script)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        i(Opcode.PRODUCT, groups=1),
+        i(Opcode.LOAD, memory=Memory.VECTOR, count=1, register=1, increment=64),
+    ],
+)
+def test_what_stands_behind_a_halt_does_not_matter_to_the_next_start(left):
+    """The word left in the fetch must neither count as issued nor change a register."""
+    program = [i(Opcode.HALT, **ALL), left, i(Opcode.HALT, **ALL)]
+
+    async def script(bench, ctx):
+        for _ in range(3):
+            await bench.start(ctx, registers=[0, DATA])
+            await bench.finish(ctx)
+            assert await bench.read(ctx, "R1") == DATA
+
+    Bench(program, 0).run(script)
+
+
 def product_program(groups):
     """Loads weights, descriptors and activations, multiplies, drains to DDR."""
     load = {"register": 1, "offset": 0}
