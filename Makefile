@@ -17,7 +17,7 @@ lint: setup                 ## style, types and the arrows between packages
 verilog: setup              ## build/verilog/<CONFIG>.v; CONFIG=DE1_SOC
 	mkdir -p build/verilog && $(PYTHON) -m espalier_hw.verilog --config $(or $(CONFIG),DE1_SOC) -o build/verilog/$(or $(CONFIG),DE1_SOC).v
 synth: setup                ## Yosys' resource table against the DE1-SoC; CONFIG=DE1_SOC
-	$(PYTHON) -m espalier_hw.synthesis.cyclonev --config $(or $(CONFIG),DE1_SOC)
+	$(PYTHON) -m espalier_hw.synthesis.cyclonev --config $(or $(CONFIG),DE1_SOC) $(if $(PAGE),--page $(PAGE))
 
 .venv/.ready: pyproject.toml tools/setup.sh
 	tools/setup.sh

@@ -9,14 +9,16 @@ synthesised once and counted as often as they stand there.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from amaranth.hdl import Elaboratable
 
-from espalier.spec.config import Config, preset
+from espalier.spec.config import ACCUMULATOR_BITS, Config, preset
 
 from .yosys import hierarchy_counts
 
@@ -25,8 +27,30 @@ CHIP = {"alms": 32_070, "m10k": 397, "dsp": 87}
 """5CSEMA5F31C6."""
 LIMITS = {"alms": 0.85, "m10k": 0.90, "dsp": 1.0}
 """Shares of the chip that a design may take by this estimate."""
-LARGEST_REGISTER_MEMORY = 64
-"""A memory of more bits than this must not become flip-flops."""
+BLOCK_MEMORIES = (
+    "engine.array",
+    "loader.buffer",
+    "sequencer.fetch",
+    "store.buffer",
+    "vector.parameter_memory",
+    "vector.sum_memory",
+    "vector.table_memory",
+    "vector.vector_memory",
+)
+"""Units whose memories must be block RAM."""
+PAGE = """# Does it fit?
+
+Every unit of {name} ({lanes} lanes) through Yosys' `synth_intel_alm`, against the DE1-SoC's
+5CSEMA5F31C6. Written by
+
+    make synth PAGE=docs/budget.md
+
+The estimate pairs LUTs ideally and counts flip-flops only where they outnumber the LUTs' own;
+Quartus is expected 15-25 % lower. The limits that `make synth` holds: {limits}; slots in MLABs; no other
+memory in flip-flops. What was budgeted before the RTL: [0001](decisions/0001-sizes-of-de1-soc.md).
+
+{table}
+"""
 
 
 @dataclass(frozen=True)
@@ -66,13 +90,27 @@ def measure(component: Elaboratable) -> dict[str, Usage]:
     under ''."""
     cells: dict[str, Counter[str]] = {}
     for path, counts in hierarchy_counts(component, SYNTHESIS).items():
-        unit = ".".join(part.rstrip("0123456789").rstrip("_") for part in path[:2])
+        unit = ".".join(_kind(part) for part in path[:2])
         cells.setdefault(unit, Counter()).update(counts)
     total: Counter[str] = Counter()
     for counts in cells.values():
         total.update(counts)
     units = {unit or "top": Usage.of(counts) for unit, counts in sorted(cells.items())}
     return {**units, "": Usage.of(total)}
+
+
+def _kind(part: str) -> str:
+    """A submodule's name without its number; the vector unit's delay lines are one kind."""
+    return re.sub(r"\w+_at_\d+$", "delays", part).rstrip("0123456789$").rstrip("_")
+
+
+def fallen_apart(config: Config, usage: Mapping[str, Usage]) -> list[str]:
+    """Memories that did not become what they should, in words."""
+    slots = config.total_lanes * ACCUMULATOR_BITS
+    problems = [f"{unit} has no block RAM" for unit in BLOCK_MEMORIES if not usage[unit].m10k]
+    if usage["engine.array"].mlab < slots:
+        problems.append(f"the slots take {usage['engine.array'].mlab} MLAB cells, not {slots}")
+    return problems
 
 
 def excesses(total: Usage) -> list[str]:
@@ -116,6 +154,7 @@ def synthesize(config: Config) -> dict[str, Usage]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="DE1_SOC", help="preset to synthesise")
+    parser.add_argument("--page", type=Path, help="write the table to this page as well")
     arguments = parser.parse_args()
     config = preset(arguments.config)
     print(
@@ -124,7 +163,13 @@ def main() -> int:
     )
     usage = synthesize(config)
     print(f"{config.name}: {config.total_lanes} lanes, Yosys {SYNTHESIS}\n\n{table(usage)}")
-    problems = excesses(usage[""])
+    if arguments.page:
+        limits = ", ".join(f"{name} {share:.0%}" for name, share in LIMITS.items())
+        page = PAGE.format(
+            name=config.name, lanes=config.total_lanes, limits=limits, table=table(usage)
+        )
+        arguments.page.write_text(page)
+    problems = excesses(usage[""]) + fallen_apart(config, usage)
     for problem in problems:
         print(f"does not fit the DE1-SoC: {problem}", file=sys.stderr)
     return bool(problems)

@@ -22,6 +22,10 @@ from ..spec.memory import Memory
 from .trace import Step
 
 
+STORE_CHUNKS = 32
+"""Chunks that the vector unit can put out before the bus has taken any."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latencies:
     """Cycles of the RTL that do not depend on sizes."""
@@ -136,7 +140,9 @@ class _Clock:
         drained = i["source"] == Source.DRAIN
         taken = i["count"] * (1 + i["planes"] if drained else 1)
         start = max(at + 1, self.free["vector"])
-        end = start + max(taken, beats)
+        # the store buffer takes the first chunks as fast as they come
+        waiting = beats * (1 - min(1, STORE_CHUNKS / i["count"]))
+        end = start + max(taken, waiting)
         if drained:
             self._steal(start, taken, self._operations(i))
         self.free["vector"] = end
