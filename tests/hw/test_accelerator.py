@@ -384,7 +384,7 @@ def test_abort_at_any_time(seed):
 
 
 def test_slots_left_full_by_a_fault_are_cleared_by_the_next_start():
-    program = product_program(2)[:5] + [i(Opcode.LOAD, wait_engine=0)]
+    program = [*product_program(2)[:5], i(Opcode.LOAD, wait_engine=0)]
 
     async def script(bench, ctx):
         fill_product(bench, 2)

@@ -73,7 +73,7 @@ def test_a_trace_without_data_has_the_same_instructions_and_bytes():
 
 
 def test_an_estimate_counts_operations_bytes_and_time():
-    program, x = gru(20, 24, TINY)
+    program, _ = gru(20, 24, TINY)
     few, many = estimate(program, steps=10), estimate(program, steps=20)
     per_step = (20 + 24) * 3 * 24
     assert few.dense_macs == 10 * per_step and many.dense_macs == 20 * per_step

@@ -327,6 +327,16 @@ def test_every_stage_in_order():
     assert m.written == [(OUT, bytes(m.window[OUT : OUT + 16]))]
 
 
+def test_slots_last_from_run_to_run_unless_a_fault_left_them_dirty():
+    m, _ = machine()
+    m.memories.slots[:] = 5
+    m.start()
+    assert m.memories.slots.all()
+    m.dirty = True
+    m.start()
+    assert not m.memories.slots.any() and not m.dirty
+
+
 def test_relu_and_saturation():
     def setup(m):
         m.memories.vector[0] = [-5, 7, 32767, -32768]

@@ -47,7 +47,8 @@ Every unit of {name} ({lanes} lanes) through Yosys' `synth_intel_alm`, against t
 
 The estimate pairs LUTs ideally and counts flip-flops only where they outnumber the LUTs' own;
 Quartus is expected 15-25 % lower. The limits that `make synth` holds: {limits};
-slots in MLABs, no other memory in flip-flops. What was budgeted before the RTL: [0001](decisions/0001-sizes-of-de1-soc.md).
+slots in MLABs, no other memory in flip-flops. What was budgeted before the RTL:
+[0001](decisions/0001-sizes-of-de1-soc.md).
 
 {table}
 """

@@ -65,6 +65,7 @@ class ReferenceTransport:
             machine.run(self._values["ENTRY"], self._values["PROGRAM_LENGTH"])
             self._values.update(STATUS=int(Status.DONE), FAULT=int(Fault.NONE))
         except FaultRaised as fault:
+            machine.dirty = True
             self._values.update(
                 STATUS=int(Status.FAULT),
                 FAULT=int(fault.cause),

@@ -67,6 +67,8 @@ class Machine:
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.written: list[tuple[int, bytes]] = []
         """(offset, 16 bytes) of every beat written since the last start, in order."""
+        self.dirty = False
+        """A fault stopped a program: the slots hold anything."""
         self.pc = 0
         self._execute = {
             Opcode.HALT: lambda _: None,
@@ -87,8 +89,10 @@ class Machine:
             self._load(Memory.PROGRAM, 0, length, 0)
 
     def start(self) -> None:
-        """What every START does first: slots and counters become zero."""
-        self.memories.slots[:] = 0
+        """What every START does first: counters become zero, and slots that a fault left dirty."""
+        if self.dirty:
+            self.memories.slots[:] = 0
+            self.dirty = False
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.written.clear()
 

@@ -1,11 +1,10 @@
 """When each instruction starts and ends: the units' throughputs and latencies as the RTL has them.
 
 Instructions issue in order, one every `issue` cycles, each when the units it waits for are far
-enough. A unit runs its instructions in
-order: the engine's arrays each on their own, at one weight word a cycle; the vector unit one chunk
-(or one plane of it) a cycle; the loader one beat of weights or one item a cycle; the store one beat
-a cycle. A drained chunk takes one cycle away from every array. The constants are latencies of the
-RTL, held to its counters by a test.
+enough. A unit runs its instructions in order: the engine's arrays each on their own, at one weight
+word a cycle; the vector unit one chunk (or one plane of it) a cycle; the loader one beat of weights
+or one item a cycle; the store one beat a cycle. A drained slot takes one cycle away from every
+array. The constants are latencies of the RTL, held to its counters by a test.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from ..spec.config import Config
 from ..spec.isa import Instruction, Mode, Opcode, Source, Store
 from ..spec.memory import Memory
 from .trace import Step
-
 
 STORE_CHUNKS = 32
 """Chunks that the vector unit can put out before the bus has taken any."""
@@ -82,7 +80,7 @@ class _Clock:
         """When each array is free for the next product's words."""
         self.free = dict.fromkeys(("load", "vector", "store"), 0)
         self.drains: list[tuple[float, float, float]] = []
-        """Recent drains: first and last cycle, and the share of cycles that arrays lose in between."""
+        """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
         self.products: list[tuple[float, float]] = []
         self.result = Timeline()
 
@@ -153,7 +151,7 @@ class _Clock:
             self.result.write_beats += beats
 
     def _operations(self, i: Instruction) -> int:
-        """Slot operations of a drain: one per slot, or per chunk and plane where planes alternate."""
+        """Slot operations of a drain: one per slot, per chunk and plane where planes alternate."""
         if i["planes"]:
             return 2 * i["count"]
         first, last = i["drain"], i["drain"] + i["count"] - 1
