@@ -102,7 +102,7 @@ def measure(component: Elaboratable) -> dict[str, Usage]:
 
 def _kind(part: str) -> str:
     """A submodule's name without its number; the vector unit's delay lines are one kind."""
-    return re.sub(r"\w+_at_\d+$", "delays", part).rstrip("0123456789$").rstrip("_")
+    return re.sub(r"\w+_at_\d+(_\d+)?$", "delays", part).rstrip("0123456789$").rstrip("_")
 
 
 def fallen_apart(config: Config, usage: Mapping[str, Usage]) -> list[str]:
