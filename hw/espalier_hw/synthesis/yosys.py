@@ -31,10 +31,13 @@ def yosys(script: str, folder: Path) -> str:
     if program is None:
         raise SynthesisError("Yosys is missing: run `make setup`, or pip install 'espalier[sim]'")
     (folder / "script.ys").write_text(script)
-    done = subprocess.run([program, "-s", "script.ys"], cwd=folder, capture_output=True, text=True)
+    # a log written line by line: what an assertion says is lost on standard output
+    command = [program, "-q", "-L", "yosys.log", "-s", "script.ys"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    log = (folder / "yosys.log").read_text() if (folder / "yosys.log").exists() else done.stderr
     if done.returncode:
-        raise SynthesisError(f"Yosys failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+        raise SynthesisError(f"Yosys failed:\n{log[-2000:]}")
+    return log
 
 
 def hierarchy_counts(
