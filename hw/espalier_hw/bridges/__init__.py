@@ -1,0 +1,1 @@
+"""Between the accelerator's two ports and the buses and wires of a board."""
