@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from espalier.spec.config import Config
 from espalier.spec.memory import Memory
 
+from .array import KEEP
 from .control import RunControl
 from .engine import DRAIN_LATENCY, Engine
 from .interfaces import Axi4, Axi4Lite
@@ -35,15 +36,13 @@ class Accelerator(Component):
         config = self._config
         m.submodules.registers = registers = RegisterBlock(config)
         m.submodules.control = control = RunControl()
-        masters, units = control.reset_masters, control.reset_units
         loader, store = Loader(config), StoreUnit(config)
         sequencer, engine = Sequencer(config), Engine(config)
         vector = VectorUnit(config, drain_latency=DRAIN_LATENCY)
-        m.submodules.loader = ResetInserter(masters)(loader)
-        m.submodules.store = ResetInserter(masters)(store)
-        m.submodules.sequencer = ResetInserter(units)(sequencer)
-        m.submodules.engine = ResetInserter(units)(engine)
-        m.submodules.vector = ResetInserter(units)(vector)
+        self._add_units(m, control.reset_masters, {"loader": loader, "store": store})
+        self._add_units(m, control.reset_units, {"sequencer": sequencer, "vector": vector})
+        m.submodules.engine = engine
+        m.d.comb += engine.reset.eq(control.reset_units)
 
         connect(m, flipped(self.csr), registers.bus)
         connect(m, registers.registers, sequencer.registers)
@@ -58,6 +57,14 @@ class Accelerator(Component):
         self._control(m, registers, control, sequencer, loader, store, engine)
         self._events(m, registers, control, sequencer, loader, store, engine, vector)
         return m
+
+    def _add_units(self, m, reset, units):
+        """Submodules with a reset register each, a cycle behind `reset`: one net for all of them
+        would be the slowest of the machine."""
+        for name, unit in units.items():
+            own = Signal(name="own_reset", attrs=KEEP)
+            m.d.sync += own.eq(reset)
+            m.submodules[name] = ResetInserter(own)(unit)
 
     def _bus(self, m, loader, store):
         """Read half and write half make one AXI4 port."""

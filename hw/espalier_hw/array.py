@@ -17,6 +17,8 @@ from .weights import WeightBank, bank_depths, part_of, quad_writes
 
 LANES_PER_REGISTER = 16
 """Lanes that share one register of the broadcast column input: wider nets limit the clock."""
+KEEP = {"keep": 1}
+"""On registers that hold the same in every array: merged into one, they would drive all lanes."""
 ENTRY_LATENCY = 2
 """Cycles from a weight address to the entry at the lane: block RAM, then a register."""
 OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
@@ -98,7 +100,7 @@ class ColumnArray(wiring.Component):
         depths = bank_depths(self._config.weight_depth)
         digit_bits = ENTRY.fields[0].width
         part = Signal(range(max(len(depths), 2)), reset_less=True)
-        operation = Signal.like(self.operation, reset_less=True)
+        operation = Signal.like(self.operation, reset_less=True, attrs=KEEP)
         m.d.sync += [part.eq(part_of(depths, address)), operation.eq(self.operation)]
         entries = []
         for q in range(self._config.lanes // 4):
@@ -124,8 +126,7 @@ class ColumnArray(wiring.Component):
         m.d.sync += x.eq(Mux(feeder.word, feeder.x, 0))
         copies = []
         for i in range(-(-self._config.lanes // LANES_PER_REGISTER)):
-            # equal registers would be merged into one again
-            copy = Signal(signed(COLUMN_BITS), name=f"x_{i}", reset_less=True, attrs={"keep": 1})
+            copy = Signal(signed(COLUMN_BITS), name=f"x_{i}", reset_less=True, attrs=KEEP)
             m.d.sync += copy.eq(x)
             copies.append(copy)
         return copies
@@ -143,7 +144,7 @@ class ColumnArray(wiring.Component):
         """The operation's chunks, when it is at the slots."""
         clear = Mux(self.operation.valid, self.operation.clear, 0)
         for stage in range(ENTRY_LATENCY + CLEAR_DELAY):
-            later = Signal(self._config.slot_chunks, name=f"clear_{stage}")
+            later = Signal(self._config.slot_chunks, name=f"clear_{stage}", attrs=KEEP)
             m.d.sync += later.eq(clear)
             clear = later
         return clear

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from espalier.spec.config import SLOTS, Config
 
 from . import feeder
-from .array import OPERATION_LATENCY, ColumnArray, operation_layout
+from .array import KEEP, OPERATION_LATENCY, ColumnArray, operation_layout
 from .array_sum import TREE_STAGES, ArraySum
 from .buffer import Buffer
 from .group_router import GroupRouter
@@ -38,8 +38,7 @@ class Engine(wiring.Component):
     `Feeder`. A drain request and each of the 32 steps of a clear take one cycle from all arrays.
 
     What a product reads must be written one cycle before its command at the latest. Lanes keep the
-    order of words and drains: a drain may follow `completed` at once. A reset makes the engine
-    forget its products; the slots hold anything then, until a clear.
+    order of words and drains: a drain may follow `completed` at once.
 
     Members
     -------
@@ -47,6 +46,8 @@ class Engine(wiring.Component):
     weights, items, columns: writes; items (activations, descriptors) wait for columns.
     drain: answers `DRAIN_LATENCY` cycles after each request.
     clear: begins to clear all slots; `clearing` is 1 from the next cycle until it is done.
+    reset: makes the engine forget its products a cycle later; the slots hold anything then, until
+        a clear.
     """
 
     def __init__(self, config: Config):
@@ -60,21 +61,21 @@ class Engine(wiring.Component):
             "drain": In(Drain(config)),
             "clear": In(1),
             "clearing": Out(1),
+            "reset": In(1),
             "events": Out(EngineEvents(config)),
         })
 
     def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.crossbar = crossbar = WeightCrossbar(self._config)
-        m.submodules.router = router = GroupRouter(self._config)
+        m, control = Module(), Module()
+        crossbar, router = WeightCrossbar(self._config), GroupRouter(self._config)
         m.submodules.array_sum = array_sum = ArraySum(self._config)
         arrays = [ColumnArray(self._config) for _ in range(self._config.arrays)]
         connect(m, flipped(self.weights), crossbar.write)
         connect(m, flipped(self.items), router.items)
         connect(m, flipped(self.columns), router.columns)
-        operation = self._operation(m)
+        operation = self._operation(control)
         for a, array in enumerate(arrays):
-            m.submodules[f"array_{a}"] = array
+            self._add(m, f"array_{a}", array)
             m.d.comb += [
                 array.quads.eq(crossbar.quads),
                 array.write.eq(router.writes[a]),
@@ -84,13 +85,21 @@ class Engine(wiring.Component):
             for quad, written in zip(array.quads, crossbar.quads, strict=True):
                 m.d.comb += quad.enable.eq(written.enable & (crossbar.array == a))
         m.d.comb += self.drain.sums.eq(array_sum.sums)
-        self._products(m, arrays)
+        self._products(control, arrays)
+        for name, part in {"crossbar": crossbar, "router": router, "control": control}.items():
+            self._add(m, name, part)
         m.d.sync += [
             self.events.words.eq(sum(array.word for array in arrays)),
             self.events.visits.eq(sum(array.visits for array in arrays)),
             self.events.skipped.eq(sum(array.skipped for array in arrays)),
         ]
         return m
+
+    def _add(self, m: Module, name: str, part: Elaboratable) -> None:
+        """A submodule with a reset register of its own, a cycle behind `reset`."""
+        own = Signal(name="own_reset", attrs=KEEP)
+        m.d.sync += own.eq(self.reset)
+        m.submodules[name] = ResetInserter(own)(part)
 
     def _operation(self, m: Module) -> Value:
         """The slot operation of this cycle: a drain, or a step of the clear.

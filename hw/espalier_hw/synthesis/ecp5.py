@@ -90,6 +90,8 @@ def route(
         str(clock_mhz),
         "--seed",
         str(seed),
+        "--router",
+        "router2",  # router1 had not ended on SMALL after ten minutes
         "--timing-allow-fail",
         "--lpf-allow-unconstrained",
         "--report",
