@@ -66,7 +66,7 @@ def reference(machine: Machine, program: Program) -> None:
     machine.run(0, program.length)
 
 
-async def _compare(bench: Bench, machine: Machine, seed: int) -> None:
+async def compare(bench: Bench, machine: Machine, seed: int) -> None:
     program = draw(CONFIG, seed)
     reference(machine, program)
     await bench.start(program)
@@ -86,7 +86,7 @@ async def _random_programs(dut: Any, stall: float) -> None:
     machine = Machine(CONFIG, bytearray(WINDOW_BYTES))
     await bench.power_up()
     for i in range(PROGRAMS):
-        await _compare(bench, machine, 1000 * SEED + i)
+        await compare(bench, machine, 1000 * SEED + i)
         assert int(dut.interrupt.value) == 1
 
 
@@ -120,7 +120,7 @@ async def _recovers(bench: Bench, cause: Fault) -> None:
     await bench.host.write("CONTROL", Control.CLEAR_FAULT)
     await bench.host.write("WATCHDOG", WATCHDOG_CYCLES)
     assert not await bench.host.read("STATUS") & Status.FAULT
-    await _compare(bench, Machine(CONFIG, bytearray(WINDOW_BYTES)), SEED)
+    await compare(bench, Machine(CONFIG, bytearray(WINDOW_BYTES)), SEED)
 
 
 @cocotb.test()
