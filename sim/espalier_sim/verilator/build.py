@@ -48,33 +48,40 @@ def accelerator(config: Config) -> Path:
 
 
 def _build(tools: Toolchain, verilog: str, folder: Path) -> None:
-    """Verilator, make and link in `folder`; generated C++ and objects are dropped."""
-    objects = folder / "objects"
-    (folder / "top.v").write_text(verilog)
-    flags = ["-CFLAGS", " ".join(CXX_FLAGS), "--Mdir", str(objects)]
-    _run([str(tools.verilator), *VERILATOR_FLAGS, *flags, "top.v"], folder)
-    options = [f"{key}={value}" for key, value in OPTIMIZE.items()]
-    targets = ["libVtop.a", "libverilated.a"]
-    _run(["make", "-s", "-f", "Vtop.mk", f"-j{os.cpu_count() or 1}", *options, *targets], objects)
-    _link(tools, objects, folder / LIBRARY)
+    objects = compile_model(tools, verilog, folder)
+    harness = Path(str(resources.files(__package__))) / HARNESS[0]
+    link(tools, objects, [harness], folder / LIBRARY, ("-shared", *CXX_FLAGS))
     shutil.rmtree(objects)
 
 
-def _link(tools: Toolchain, objects: Path, target: Path) -> None:
+def compile_model(tools: Toolchain, verilog: str, folder: Path) -> Path:
+    """Verilator and make in `folder`; the folder of headers and archives that `link` needs."""
+    objects = folder / "objects"
+    (folder / "top.v").write_text(verilog)
+    flags = ["-CFLAGS", " ".join(CXX_FLAGS), "--Mdir", str(objects)]
+    run([str(tools.verilator), *VERILATOR_FLAGS, *flags, "top.v"], folder)
+    options = [f"{key}={value}" for key, value in OPTIMIZE.items()]
+    targets = ["libVtop.a", "libverilated.a"]
+    run(["make", "-s", "-f", "Vtop.mk", f"-j{os.cpu_count() or 1}", *options, *targets], objects)
+    return objects
+
+
+def link(
+    tools: Toolchain, objects: Path, sources: list[Path], target: Path, flags: tuple[str, ...]
+) -> None:
+    """Compile `sources` and link them with the model in `objects`."""
     include = tools.root / "include"
-    here = Path(str(resources.files(__package__)))
-    _run(
+    run(
         [
             "g++",
-            "-shared",
             "-std=gnu++20",
             "-O2",
-            *CXX_FLAGS,
+            *flags,
             f"-I{objects}",
             f"-I{include}",
             f"-I{include}/vltstd",
-            f"-I{here}",
-            str(here / HARNESS[0]),
+            f"-I{resources.files(__package__)}",
+            *map(str, sources),
             "-Wl,--whole-archive",
             "libVtop.a",
             "-Wl,--no-whole-archive",
@@ -88,7 +95,7 @@ def _link(tools: Toolchain, objects: Path, target: Path) -> None:
     )
 
 
-def _run(command: list[str], where: Path) -> None:
+def run(command: list[str], where: Path) -> None:
     """Run one step. Raises DeviceError with the end of what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     result = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
