@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..spec import numerics
+from .learned import learned_round
 
 FLOAT32_INTEGERS = 1 << 24
 """Integers up to this magnitude are exact in float32, in any order of summation."""
@@ -68,12 +69,16 @@ def _finite(x: Tensor) -> Tensor:
     return x.detach().double()
 
 
-def to_columns(x: Tensor, scale: float) -> Tensor:
+def to_columns(x: Tensor, scale: float, log_scale: Tensor | None = None) -> Tensor:
     """Real x as column inputs: floor(x / scale + 0.5) clipped to ±127, as floats of x's dtype.
 
-    The gradient is 1 / scale within the range and 0 outside. Raises InputError for NaN, infinity.
+    The gradient is 1 / scale within the range and 0 outside; with the scalar `log_scale` the scale
+    learns, too, see `learned_round`. Raises InputError for NaN, infinity.
     """
     low, high = numerics.COLUMN_MIN, numerics.COLUMN_MAX
+    if log_scale is not None:
+        _finite(x)
+        return learned_round(x, log_scale, torch.tensor(scale), high)
     exact = torch.floor(_finite(x) / scale + 0.5).clamp(low, high).to(x.dtype)
     return straight_through((x / scale).clamp(low, high), exact) if x.requires_grad else exact
 
@@ -102,19 +107,33 @@ def product(columns: Tensor, weight: Tensor) -> Tensor:
 
     Computed in float32 when no partial sum can leave its exact integers, otherwise in float64.
     """
-    bound = float(weight.detach().abs().sum(dim=1).max()) * numerics.COLUMN_MAX
-    dtype = torch.float32 if bound <= FLOAT32_INTEGERS else torch.float64
+    dtype = product_dtype(weight)
     return columns.to(dtype) @ weight.to(dtype).T
 
 
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """The floats that hold every partial sum of an integer weight's [M, N] products exactly."""
+    bound = float(weight.detach().abs().sum(dim=1).max()) * numerics.COLUMN_MAX
+    return torch.float32 if bound <= FLOAT32_INTEGERS else torch.float64
+
+
 @cache
-def _table(name: str) -> tuple[Tensor, Tensor]:
-    base, slope = zip(*numerics.make_table(*numerics.FUNCTIONS[name]), strict=True)
-    return torch.tensor(base), torch.tensor(slope)
+def _table(name: str, device: torch.device) -> Tensor:
+    """The table's results [2^16] for all elements, from the smallest on, as float64."""
+    parts = zip(*numerics.make_table(*numerics.FUNCTIONS[name]), strict=True)
+    base, slope = (torch.tensor(part) for part in parts)
+    value = torch.arange(numerics.VALUE_MIN, numerics.VALUE_MAX + 1)
+    segment = numerics.table_segment(value)
+    results = saturate(numerics.table_value(value, base[segment], slope[segment]))
+    return results.double().to(device)
+
+
+def look_up(name: str, value: Tensor) -> Tensor:
+    """The named table function of 16-bit elements at its input scale: float64 elements at 2^-15."""
+    index = (value - numerics.VALUE_MIN).int().flatten()
+    return _table(name, value.device).index_select(0, index).view(value.shape)
 
 
 def table(name: str, value: Tensor) -> Tensor:
-    """The named table function of int64 elements at its input scale: int64 elements at 2^-15."""
-    base, slope = (part.to(value.device) for part in _table(name))
-    segment = numerics.table_segment(value)
-    return saturate(numerics.table_value(value, base[segment], slope[segment]))
+    """`look_up` as int64."""
+    return look_up(name, value).long()

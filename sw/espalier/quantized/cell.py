@@ -11,12 +11,11 @@ from ..spec import numerics
 from .arithmetic import (
     STATE_COLUMN_SCALE,
     STATE_SCALE,
-    hold_back,
     hold_back_sequence,
+    look_up,
     product,
+    product_dtype,
     saturate,
-    straight_through,
-    table,
 )
 from .weights import RowTensors
 
@@ -43,64 +42,142 @@ class GruCell(NamedTuple):
         return total[..., : 2 * self.hidden_size], total[..., 2 * self.hidden_size :]
 
 
-def integer_step(cell: GruCell, total_i: Tensor, total_h: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-    """One time step in int64: W_ih·x8, W_hh·h8 [B, 3H] and h16 [B, H] to (r, z, n, u, h').
+class Step(NamedTuple):
+    """What one time step makes of 16-bit integers, as float64 [B, H]; gates are [B, 2H] of r, z."""
 
-    r, z, n, h are Q0.15, u is Q2.13; every line is one saturating operation of the vector unit.
+    gates: Tensor
+    new: Tensor
+    new_hidden: Tensor
+    state: Tensor
+
+
+def integer_step(cell: GruCell, total_i: Tensor, total_h: Tensor, h: Tensor) -> Step:
+    """One time step: sums W_ih·x8, W_hh·h8 [B, 3H] and h16 [B, H] to r, z, n, u, h'.
+
+    r, z, n, h are Q0.15, u is Q2.13. All are integers in float64, which holds every product here.
     """
     gates_i, new_i = cell.split(total_i)
     gates_h, new_h = cell.split(total_h)
-    r, z = table("sigmoid", cell.gates.requantize(gates_i + gates_h)).chunk(2, dim=-1)
-    u = cell.new_hidden.requantize(new_h)
-    v = cell.new_input.requantize(new_i)
-    n = table("tanh", saturate(v + saturate(numerics.multiply_values(u, r))))
-    return r, z, n, u, saturate(numerics.interpolate(n, z, h))
+    gates = look_up("sigmoid", cell.gates.requantize(gates_i.double() + gates_h))
+    r, z = gates.chunk(2, dim=-1)
+    u = cell.new_hidden.requantize(new_h.double())
+    v = cell.new_input.requantize(new_i.double())
+    # Gates are 0 <= r, z < 2^15: neither u·r nor the new state can leave 16 bits.
+    n = look_up("tanh", saturate(v.add_(round_gate(u * r))))
+    return Step(gates, n, u, round_gate(z * (h - n)).add_(n))
 
 
-class _Step(torch.autograd.Function):
-    """`integer_step` on floats; backwards PyTorch's equations at the machine's values.
+def round_gate(value: Tensor) -> Tensor:
+    """value / 2^15 rounded, ties up, in place: what remains of a product with a gate."""
+    return value.mul_(STATE_SCALE).add_(0.5).floor_()
 
-    total_i, total_h [B, 3H] integer-valued, h [B, H] real; biases only receive gradients.
+
+def state_columns(state: Tensor) -> Tensor:
+    """h8 of integer states h16: their upper bytes, rounded."""
+    low, high = numerics.COLUMN_MIN, numerics.COLUMN_MAX
+    return (state * 2.0**-numerics.COLUMN_SHIFT).add_(0.5).floor_().clamp_(low, high)
+
+
+class _Trace(NamedTuple):
+    """What the gradient needs of all time steps: integers as floats, [T, B, 2H or H]."""
+
+    gates: Tensor
+    new: Tensor
+    new_hidden: Tensor
+    columns: Tensor
+
+    @classmethod
+    def like(cls, states: Tensor) -> _Trace:
+        """Memory for the steps of these states [T, B, H]."""
+        shape = *states.shape[:2], 2 * states.shape[2]
+        return cls(states.new_empty(shape), *(torch.empty_like(states) for _ in range(3)))
+
+    def keep(self, t: int, step: Step, columns: Tensor) -> None:
+        for store, part in zip(self, (*step[:3], columns), strict=True):
+            store[t] = part
+
+
+def integer_states(
+    cell: GruCell, total_i: Tensor, h: Tensor, trace: _Trace | None, states: Tensor
+) -> None:
+    """Fill the states [T, B, H] that follow from W_ih·x8 [T, B, 3H] and the state h [B, H]."""
+    weight = cell.weight_hh.to(product_dtype(cell.weight_hh)).T.contiguous()
+    state = torch.round(h.double() / STATE_SCALE)
+    sent = torch.zeros_like(state)
+    for t, total in enumerate(total_i):
+        columns = state_columns(state)
+        if cell.hidden_threshold:
+            columns = torch.where((columns - sent).abs() <= cell.hidden_threshold, sent, columns)
+        sent, columns = columns, columns.to(weight.dtype)
+        step = integer_step(cell, total, columns @ weight, state)
+        state = step.state
+        states[t] = state * STATE_SCALE
+        if trace is not None:
+            trace.keep(t, step, columns)
+
+
+class _Recurrence(torch.autograd.Function):
+    """All time steps on floats; backwards PyTorch's equations at the machine's values.
+
+    total_i [T, B, 3H] and weight_hh [3H, H] are integer-valued, h [B, H] is real; biases only
+    receive gradients. Gives states [T, B, H]. Gradients pass straight through what rounds and what
+    holds back.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         total_i: Tensor,
-        total_h: Tensor,
+        weight_hh: Tensor,
         h: Tensor,
         gates_bias: Tensor,
         input_bias: Tensor,
         hidden_bias: Tensor,
         cell: GruCell,
+        trained: bool,
     ) -> Tensor:
-        state = torch.round(h / STATE_SCALE).long()
-        r, z, n, u, new = integer_step(cell, total_i.long(), total_h.long(), state)
-        r, z, n, new = ((part * STATE_SCALE).to(h.dtype) for part in (r, z, n, new))
-        ctx.save_for_backward(r, z, n, (u * numerics.TANH_INPUT_SCALE).to(h.dtype), h)
-        ctx.cell = cell
-        return new
+        states = h.new_empty((len(total_i), *h.shape))
+        trace = _Trace.like(states) if trained else None
+        integer_states(cell, total_i, h, trace, states)
+        if trace is not None:
+            ctx.cell, ctx.total_dtype = cell, total_i.dtype
+            ctx.save_for_backward(weight_hh, h, states, *trace)
+        return states
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        r, z, n, u, h = ctx.saved_tensors
-        cell = ctx.cell
-        new = gradient * (1 - z) * (1 - n * n)
-        reset = new * u * r * (1 - r)
-        update = gradient * (h - n) * z * (1 - z)
-        gates = torch.cat([reset, update], dim=-1)
-        hidden = new * r
+        weight_hh, h0, states, *parts = ctx.saved_tensors
+        cell, trace = ctx.cell, _Trace(*parts)
+        scale = torch.cat([cell.gates.scale, cell.new_hidden.scale])
+        real_weight = weight_hh * (scale / STATE_COLUMN_SCALE)[:, None]
+        new, hidden, h = _through_time(gradient, real_weight, trace, h0, states)
+        gates, new_hidden = cell.split(hidden)
         total_i = torch.cat([gates * cell.gates.scale, new * cell.new_input.scale], dim=-1)
-        total_h = torch.cat([gates * cell.gates.scale, hidden * cell.new_hidden.scale], dim=-1)
-        biases = gates.sum(dim=0), new.sum(dim=0), hidden.sum(dim=0)
-        return total_i, total_h, gradient * z, *biases, None
+        weight = (hidden.flatten(0, 1).T @ trace.columns.flatten(0, 1)).mul_(scale[:, None])
+        biases = (part.sum(dim=(0, 1)) for part in (gates, new, new_hidden))
+        return total_i.to(ctx.total_dtype), weight, h, *biases, None, None
 
 
-def state_columns(h: Tensor) -> Tensor:
-    """h8 of states that are multiples of 2^-15: their upper bytes; gradient of h / 2^-7."""
-    value = torch.round(h.detach() / STATE_SCALE).long()
-    exact = numerics.column_input(value).clamp(numerics.COLUMN_MIN, numerics.COLUMN_MAX)
-    return straight_through(h / STATE_COLUMN_SCALE, exact.to(h.dtype))
+def _through_time(
+    gradient: Tensor, real_weight: Tensor, trace: _Trace, h0: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of v + r·u [T, B, H], of r's, z's argument and u [T, B, 3H], and of h0 [B, H].
+
+    `gradient` [T, B, H] is that of the states; real_weight [3H, H] takes states to u's units.
+    Step by step also where steps are independent: what fits the cache costs least.
+    """
+    hidden = gradient.new_empty((*gradient.shape[:2], 3 * gradient.shape[2]))
+    new, back = torch.empty_like(gradient), torch.zeros_like(h0)
+    for t in range(len(gradient) - 1, -1, -1):
+        r, z = (trace.gates[t] * STATE_SCALE).chunk(2, dim=-1)
+        n, u = trace.new[t] * STATE_SCALE, trace.new_hidden[t] * numerics.TANH_INPUT_SCALE
+        arriving = gradient[t] + back
+        to_n = torch.mul(arriving * (1 - z), 1 - n * n, out=new[t])
+        to_u = to_n * r
+        to_z = ((states[t - 1] if t else h0) - n) * arriving * z * (1 - z)
+        torch.cat([to_u * u * (1 - r), to_z, to_u], dim=-1, out=hidden[t])
+        back = torch.addmm(arriving * z, hidden[t], real_weight)
+    return new, hidden, back
 
 
 def run_cell(cell: GruCell, columns: Tensor, h: Tensor) -> Tensor:
@@ -109,11 +186,8 @@ def run_cell(cell: GruCell, columns: Tensor, h: Tensor) -> Tensor:
     Last-sent values start at 0 for every sequence, also where h does not.
     """
     total_i = product(hold_back_sequence(columns, cell.input_threshold), cell.weight_ih)
-    biases = cell.gates.bias, cell.new_input.bias, cell.new_hidden.bias
-    sent = torch.zeros_like(h)
-    states = []
-    for step in total_i:
-        sent = hold_back(state_columns(h), sent, cell.hidden_threshold)
-        h = _Step.apply(step, product(sent, cell.weight_hh), h, *biases, cell)
-        states.append(h)
-    return torch.stack(states)
+    arguments = (
+        total_i, cell.weight_hh, h, cell.gates.bias, cell.new_input.bias, cell.new_hidden.bias
+    )  # fmt: skip
+    trained = torch.is_grad_enabled() and any(a.requires_grad for a in arguments)
+    return _Recurrence.apply(*arguments, cell, trained)

@@ -22,7 +22,7 @@ class _Requantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, total: Tensor, bias: Tensor, rows: RowTensors) -> Tensor:
         ctx.scale = rows.scale
-        return (rows.requantize(total.long()).double() * rows.unit).to(total.dtype)
+        return (rows.requantize(total.double()) * rows.unit).to(total.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -34,7 +34,16 @@ class QuantLinear(QuantModule):
 
     x [..., in_features] is rounded to x8 = floor(x / input_scale + 0.5) within ±127;
     y [..., out_features] is y16·output_scale.
+
+    Members
+    -------
+    feeds: path of the module whose columns are the results' upper bytes, if there is one;
+        output_scale is its input_scale / 256.
+    input_free: whether the input scale may be learned: nothing else depends on it but those.
     """
+
+    feeds: str | None = None
+    input_free: bool = False
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -50,23 +59,44 @@ class QuantLinear(QuantModule):
         """Set the scales of columns and outputs, rounded up to 8 significant bits."""
         self.input_scale.fill_(grid_scale(input_scale))
         self.output_scale.fill_(grid_scale(output_scale))
+        if "input_scale" in self.learned_scales:
+            self.log_input_scale.data.copy_(self.input_scale.log())
         self.update_scales()
+
+    def follow_input_scale(self) -> None:
+        """Take over the input scale that was learned."""
+        if self.input_free:
+            self.follow_scale("input_scale", grid=grid_scale)
 
     @torch.no_grad()
     def update_scales(self) -> None:
-        """Fit the row scales; rows that the output scale cannot hold are clipped."""
-        weight = self.masked("weight")
-        levels = torch.full_like(weight[0], WEIGHT_LEVELS[self.bit_widths["weight"]])
+        """Fit or follow the row scales; rows that the output scale cannot hold are clipped."""
         calibrated = float(self.input_scale) > 0
         limit = (
             largest_scale(float(self.output_scale)) / float(self.input_scale)
             if calibrated
             else torch.inf
         )
-        self.weight_scale.copy_(row_scales(weight, levels, limit))
+        if self.is_fitted("weight_scale"):
+            weight, moment = self.masked("weight"), self.moments.get("weight")
+            levels = torch.full_like(weight[0], WEIGHT_LEVELS[self.bit_widths["weight"]])
+            self.weight_scale.copy_(row_scales(weight, levels, limit, self.search, moment))
+        self.follow_scale("weight_scale", limit)
 
     def _integer_weight(self) -> Tensor:
-        return integer_weight(self.masked("weight"), self.weight_scale, self.bit_widths["weight"])
+        return integer_weight(
+            self.masked("weight"),
+            self.weight_scale,
+            self.bit_widths["weight"],
+            self.log_scale("weight_scale"),
+        )
+
+    def _columns(self, x: Tensor) -> Tensor:
+        log = self.log_scale("input_scale") if self.input_free else None
+        columns = to_columns(x, self._scale("input_scale"), log)
+        if self.watched:
+            self.sent["weight"] = columns
+        return columns
 
     def _rows(self) -> RowTensors:
         bias = self.weight_scale.new_zeros(self.out_features) if self.bias is None else self.bias
@@ -82,7 +112,7 @@ class QuantLinear(QuantModule):
         if self.float_mode:
             return functional.linear(x, self.masked("weight"), self.bias)
         rows = self._rows()
-        total = product(to_columns(x, self._scale("input_scale")), self._integer_weight())
+        total = product(self._columns(x), self._integer_weight())
         return _Requantize.apply(total, rows.bias, rows).to(
             torch.promote_types(x.dtype, torch.float32)
         )

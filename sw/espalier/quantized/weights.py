@@ -11,11 +11,12 @@ from torch import Tensor
 from ..parameters import Matrix, Rows
 from ..spec import numerics
 from .arithmetic import straight_through
+from .learned import SCALE_MIN, learned_round
 
 CLIPPING_RATIOS = tuple(1 - 0.05 * step for step in range(13))
 """Candidates for a row's range, as shares of its largest weight: 1.0 down to 0.4."""
-SCALE_MIN = 2.0**-40
-"""Scale of a row without weights; its multiplier is 0."""
+SEARCHES = ("max", "error", "output")
+"""How row scales are fitted to weights, see `row_scales`."""
 
 
 class RowTensors(NamedTuple):
@@ -30,11 +31,19 @@ class RowTensors(NamedTuple):
     scale: Tensor
     bias: Tensor
     unit: float
+    factor: Tensor
+    """multiplier / 2^shift"""
+    offset: Tensor
+    """integer_bias / 16 + 1/2"""
 
     def requantize(self, total: Tensor) -> Tensor:
-        """int64 elements of int64 totals [..., rows]."""
-        value = numerics.scale_sum(total, self.multiplier, self.shift, self.integer_bias)
-        return value.clamp(numerics.VALUE_MIN, numerics.VALUE_MAX)
+        """Elements of integer totals [..., rows], both as float64.
+
+        scale_sum's two floors are one, because the bias is an integer: floor((floor(a) + b) / 16) =
+        floor((a + b) / 16). The sum's 27 + 18 bits, as far down as 2^-26, fit into float64's 53.
+        """
+        value = torch.addcmul(self.offset, total, self.factor).floor_()
+        return value.clamp_(numerics.VALUE_MIN, numerics.VALUE_MAX)
 
     def integer(self) -> Rows:
         """The same in NumPy."""
@@ -57,7 +66,9 @@ def make_rows(scale: Tensor, bias: Tensor, unit: float) -> RowTensors:
     sixteenth = unit / (1 << numerics.GUARD_BITS)
     integer_bias = torch.floor(bias.detach().double() / sixteenth + 0.5)
     integer_bias = integer_bias.clamp(numerics.BIAS_MIN, numerics.BIAS_MAX).long()
-    return RowTensors(multiplier, shift, integer_bias, scale, bias, unit)
+    factor = multiplier.double() / (torch.ones_like(shift) << shift)
+    offset = integer_bias.double() / (1 << numerics.GUARD_BITS) + 0.5
+    return RowTensors(multiplier, shift, integer_bias, scale, bias, unit, factor, offset)
 
 
 def largest_scale(unit: float) -> float:
@@ -65,20 +76,32 @@ def largest_scale(unit: float) -> float:
     return ((1 << numerics.MULTIPLIER_BITS) - 1) / (1 << numerics.SHIFTS[0]) * unit
 
 
-def row_scales(weight: Tensor, levels: Tensor, limit: float) -> Tensor:
+def row_scales(
+    weight: Tensor,
+    levels: Tensor,
+    limit: float,
+    search: str = "error",
+    moment: Tensor | None = None,
+) -> Tensor:
     """Scale of each row of real weights [M, N] with magnitudes 0..levels [N], at most `limit`.
 
-    Of the CLIPPING_RATIOS of the largest weight the one with the least squared error: at 4 bits,
-    clipping a row's outlier costs less than coarser steps for all others.
+    "max" gives the largest weight the largest level. The others take, of the CLIPPING_RATIOS of
+    that, the one with the least error d of rounding: "error" the least d^T d (at 4 bits, clipping a
+    row's outlier costs less than coarser steps for all others), "output" the least d^T H d, where
+    `moment` [N, N] is H = E[x x^T] of the inputs, which is the expected squared error of W x.
     """
     weight = weight.detach()
     full = (weight.abs() / levels).amax(dim=1).clamp(SCALE_MIN, limit)
+    if search == "max":
+        return full
     best, least = full, torch.full_like(full, torch.inf)
     for ratio in CLIPPING_RATIOS:
         scale = (full * ratio).clamp(min=SCALE_MIN)
         steps = torch.floor(weight / scale[:, None] + 0.5)
         rounded = torch.minimum(torch.maximum(steps, -levels), levels) * scale[:, None]
-        error = (rounded - weight).square().sum(dim=1)
+        difference = rounded - weight
+        seen = difference if search == "error" or moment is None else difference @ moment
+        error = (seen * difference).sum(dim=1)
         best = torch.where(error < least, scale, best)
         least = torch.minimum(error, least)
     return best
@@ -92,9 +115,16 @@ def apply_mask(weight: Tensor, mask: Tensor, frozen: bool) -> Tensor:
     )
 
 
-def integer_weight(weight: Tensor, scale: Tensor, bit_width: int) -> Tensor:
-    """Integers of weights [M, N] at row scales [M]; gradient 1 / scale within the range, else 0."""
+def integer_weight(
+    weight: Tensor, scale: Tensor, bit_width: int, log_scale: Tensor | None = None
+) -> Tensor:
+    """Integers of weights [M, N] at row scales [M]; gradient 1 / scale within the range, else 0.
+
+    With `log_scale` [M] the scales learn, too, see `learned_round`.
+    """
     level = numerics.WEIGHT_LEVELS[bit_width]
+    if log_scale is not None:
+        return learned_round(weight, log_scale, scale[:, None], level)
     steps = weight / scale[:, None]
     exact = torch.floor(steps.detach() + 0.5).clamp(-level, level)
     return (
