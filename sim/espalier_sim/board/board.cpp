@@ -265,7 +265,8 @@ private:
 
     void report(int client) {
         std::ostringstream text;
-        text << fabric.sdram.cycle << ' ' << fabric.sdram.bursts << ' ' << fabric.breach();
+        text << fabric.sdram.cycle << ' ' << fabric.sdram.bursts << ' ' << fabric.busy() << ' '
+             << fabric.breach();
         const std::string line = text.str();
         send(client, line.data(), line.size(), MSG_NOSIGNAL);
     }

@@ -19,7 +19,6 @@ from espalier.spec.config import Config
 from . import build
 
 WINDOW_BASE = 0x3000_0000
-GUARD_BYTES = 1 << 16
 REGISTERS_BASE = 0xFF20_0000
 BUFFER = "espalier-buffer"
 REPORT, HANG, FORGE = 4, 5, 6
@@ -39,11 +38,13 @@ FILES = {
 
 @dataclass(frozen=True)
 class Report:
-    """Clock cycles since power-up, bursts on the memory port, and the first rule that was broken:
-    by the fabric on either port, or by a byte outside the window."""
+    """Clock cycles since power-up, bursts on the memory port, whether the accelerator is busy, and
+    the first rule that was broken: by the fabric on either port, or by a byte outside the window.
+    """
 
     cycles: int
     bursts: int
+    busy: bool
     breach: str
 
 
@@ -104,7 +105,7 @@ class Board:
             (self.root / name).write_text(text)
         for folder in ("dev", "board"):
             (self.root / folder).mkdir()
-        sizes = {"mem": WINDOW_BASE + self.window_bytes + GUARD_BYTES, BUFFER: self.window_bytes}
+        sizes = {"mem": 1 << 32, BUFFER: self.window_bytes}  # without blocks until written
         for name, size in sizes.items():
             with (self.root / "dev" / name).open("wb") as file:
                 file.truncate(size)
@@ -116,8 +117,8 @@ class Board:
 
     def report(self) -> Report:
         """What the board has seen so far. Its guard pages are checked now."""
-        cycles, bursts, breach = self._ask(REPORT).split(" ", 2)
-        return Report(int(cycles), int(bursts), breach)
+        cycles, bursts, busy, breach = self._ask(REPORT).split(" ", 3)
+        return Report(int(cycles), int(bursts), busy == "1", breach)
 
     def hang_memory(self, cycles: int = 0) -> None:
         """The memory takes and answers nothing from `cycles` on, for ever."""

@@ -10,7 +10,7 @@ enum Kind : uint32_t {
     kWrite = 1,     // the low `bytes` of `data`
     kSync = 2,      // cache maintenance: `address` 0 for the device, 1 for the CPU; u-dma-buf's `data`
     kGeometry = 3,  // reply: data = window base << 32 | window bytes
-    kReport = 4,    // reply, then a packet of text: cycles, bursts, the first breach of a rule
+    kReport = 4,    // reply, then a packet of text: cycles, bursts, busy, first breach of a rule
     kHang = 5,      // the memory takes and answers nothing from `data` cycles on
     kForge = 6,     // reads of register `address` give `data`, as another bitstream would
 };
