@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import EspalierError
 from ..spec.numerics import WEIGHT_LEVELS
+from .learned import LearnedScales
 from .weights import apply_mask
 
 
-class QuantModule(nn.Module):
+class QuantModule(LearnedScales):
     """A drop-in module: parameters keep the original's names, values are the machine's.
 
     Members
@@ -22,6 +23,11 @@ class QuantModule(nn.Module):
     blocks: gates stacked in each matrix (GRU 3, linear layer 1); each is a pattern of its own.
     float_mode: True computes in real numbers, with pruned weights: for calibration.
     mask_frozen: False lets gradients reach pruned weights.
+    search: how row scales are fitted to the weights, see `row_scales`.
+    moments: for the search "output", E[x x^T] of a matrix' inputs, by parameter name.
+    watched: whether forwards keep what the products are sent, in `sent`.
+    sent: column inputs of the last forward in steps of their 8 bits [..., N], by parameter name; of
+        a GRU [T, B, N] in its order of time, with small differences held back.
     """
 
     blocks: int = 1
@@ -32,6 +38,10 @@ class QuantModule(nn.Module):
         self.bit_widths: dict[str, int] = {}
         self.float_mode = False
         self.mask_frozen = True
+        self.search = "error"
+        self.moments: dict[str, Tensor] = {}
+        self.watched = False
+        self.sent: dict[str, Tensor] = {}
 
     def _add_parameter(self, name: str, value: Tensor | None) -> None:
         if value is not None:
@@ -60,6 +70,11 @@ class QuantModule(nn.Module):
     def masked(self, name: str) -> Tensor:
         """A matrix with its pattern applied."""
         return apply_mask(getattr(self, name), self.mask(name), self.mask_frozen)
+
+    @property
+    def row_scales(self) -> list[str]:
+        """Names of the buffers with the weights' scales, which may be learned."""
+        raise NotImplementedError
 
     def update_scales(self) -> None:
         """Fit the weights' scales to weights, masks, bit widths and activation scales."""

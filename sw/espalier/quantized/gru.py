@@ -17,6 +17,7 @@ from .arithmetic import (
     STATE_COLUMN_SCALE,
     STATE_SCALE,
     grid_scale,
+    hold_back_sequence,
     straight_through,
     to_columns,
     to_values,
@@ -88,23 +89,44 @@ class QuantGRU(QuantModule):
 
     @torch.no_grad()
     def update_scales(self) -> None:
-        """Fit all row scales, in units of the products: weight scale times column scale."""
+        """Fit or follow all row scales, in products' units: weight scale times column scale."""
         for suffix in self._suffixes():
-            names = f"weight_ih_{suffix}", f"weight_hh_{suffix}"
-            columns = self._input_scale(suffix), STATE_COLUMN_SCALE
-            products = [
-                self.masked(name) * scale for name, scale in zip(names, columns, strict=True)
-            ]
-            levels = [self._levels(name) for name in names]
-            (gates_i, new_i), (gates_h, new_h) = (
-                p.split([2 * self.hidden_size, self.hidden_size]) for p in products
-            )
-            limit = largest_scale(numerics.SIGMOID_INPUT_SCALE)
-            joint = row_scales(torch.cat([gates_i, gates_h], dim=1), torch.cat(levels), limit)
-            getattr(self, f"gates_scale_{suffix}").copy_(joint)
-            limit = largest_scale(numerics.TANH_INPUT_SCALE)
-            getattr(self, f"new_input_scale_{suffix}").copy_(row_scales(new_i, levels[0], limit))
-            getattr(self, f"new_hidden_scale_{suffix}").copy_(row_scales(new_h, levels[1], limit))
+            if self.is_fitted(f"gates_scale_{suffix}"):
+                self._fit_scales(suffix)
+            self.follow_scale(f"gates_scale_{suffix}", largest_scale(numerics.SIGMOID_INPUT_SCALE))
+            for part in ("input", "hidden"):
+                limit = largest_scale(numerics.TANH_INPUT_SCALE)
+                self.follow_scale(f"new_{part}_scale_{suffix}", limit)
+
+    def _fit_scales(self, suffix: str) -> None:
+        names = f"weight_ih_{suffix}", f"weight_hh_{suffix}"
+        columns = self._input_scale(suffix), STATE_COLUMN_SCALE
+        products = [self.masked(name) * scale for name, scale in zip(names, columns, strict=True)]
+        levels = [self._levels(name) for name in names]
+        moments = [self.moments.get(name) for name in names]
+        (gates_i, new_i), (gates_h, new_h) = (
+            p.split([2 * self.hidden_size, self.hidden_size]) for p in products
+        )
+        joint = None
+        if all(moment is not None for moment in moments):  # of x8 and h8, taken as independent
+            parts = (m / (c * c) for m, c in zip(moments, columns, strict=True))
+            joint = torch.block_diag(*parts)
+        rows, limit = torch.cat([gates_i, gates_h], 1), largest_scale(numerics.SIGMOID_INPUT_SCALE)
+        self._fit(f"gates_scale_{suffix}", rows, torch.cat(levels), limit, joint)
+        limit = largest_scale(numerics.TANH_INPUT_SCALE)
+        self._fit(f"new_input_scale_{suffix}", new_i, levels[0], limit, moments[0])
+        self._fit(f"new_hidden_scale_{suffix}", new_h, levels[1], limit, moments[1])
+
+    def _fit(
+        self, name: str, rows: Tensor, levels: Tensor, limit: float, moment: Tensor | None
+    ) -> None:
+        getattr(self, name).copy_(row_scales(rows, levels, limit, self.search, moment))
+
+    @property
+    def row_scales(self) -> list[str]:
+        """Names of all row scales."""
+        rows = "gates", "new_input", "new_hidden"
+        return [f"{name}_scale_{suffix}" for suffix in self._suffixes() for name in rows]
 
     def _weight_scale(self, suffix: str, part: str) -> Tensor:
         """Row scales [3H] of weight_ih (part "input") or weight_hh ("hidden")."""
@@ -113,8 +135,15 @@ class QuantGRU(QuantModule):
             self._input_scale(suffix) if part == "input" else STATE_COLUMN_SCALE
         )
 
-    def _integer_weight(self, name: str, scale: Tensor) -> Tensor:
-        return integer_weight(self.masked(name), scale, self.bit_widths[name])
+    def _integer_weight(self, suffix: str, part: str) -> Tensor:
+        name = f"weight_{'ih' if part == 'input' else 'hh'}_{suffix}"
+        logs = [self.log_scale(f"{rows}_scale_{suffix}") for rows in ("gates", f"new_{part}")]
+        return integer_weight(
+            self.masked(name),
+            self._weight_scale(suffix, part),
+            self.bit_widths[name],
+            None if logs[0] is None else torch.cat(logs),
+        )
 
     def _biases(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
         """b_ih + b_hh of r and z, b_in, b_hn."""
@@ -135,12 +164,9 @@ class QuantGRU(QuantModule):
         return gates, new_input, new_hidden
 
     def _cell(self, suffix: str) -> GruCell:
-        weight_ih = self._integer_weight(f"weight_ih_{suffix}", self._weight_scale(suffix, "input"))
-        weight_hh = self._integer_weight(
-            f"weight_hh_{suffix}", self._weight_scale(suffix, "hidden")
-        )
+        weights = (self._integer_weight(suffix, part) for part in ("input", "hidden"))
         thresholds = self.thresholds[f"weight_ih_{suffix}"], self.thresholds[f"weight_hh_{suffix}"]
-        return GruCell(weight_ih, weight_hh, *self._rows(suffix), *thresholds)
+        return GruCell(*weights, *self._rows(suffix), *thresholds)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As nn.GRU: (y, h_n) of x [T, B, I], [B, T, I] if batch_first, or [T, I].
@@ -196,9 +222,10 @@ class QuantGRU(QuantModule):
             reverse = suffix.endswith("_reverse")
             if not reverse:
                 columns, outputs = to_columns(x, self._input_scale(suffix)), []
-            states = run_cell(
-                self._cell(suffix), columns.flip(0) if reverse else columns, h0[index]
-            )
+            cell, inputs = self._cell(suffix), columns.flip(0) if reverse else columns
+            states = run_cell(cell, inputs, h0[index])
+            if self.watched:
+                self._watch(suffix, cell, inputs, torch.cat([h0[index, None], states[:-1]]))
             final.append(states[-1])
             outputs.append(states.flip(0) if reverse else states)
             if len(outputs) == self.directions:
@@ -206,6 +233,12 @@ class QuantGRU(QuantModule):
                 last = index == self.num_layers * self.directions - 1
                 x = x if last else functional.dropout(x, self.dropout, self.training)
         return x, torch.stack(final)
+
+    def _watch(self, suffix: str, cell: GruCell, inputs: Tensor, h: Tensor) -> None:
+        """Keep what is sent of inputs x8 [T, B, I], and of the states h [T, B, H] before steps."""
+        hidden = to_columns(h, STATE_COLUMN_SCALE)
+        self.sent[f"weight_ih_{suffix}"] = hold_back_sequence(inputs, cell.input_threshold)
+        self.sent[f"weight_hh_{suffix}"] = hold_back_sequence(hidden, cell.hidden_threshold)
 
     def _float_forward(self, x: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
         """The same in real numbers, pruned."""

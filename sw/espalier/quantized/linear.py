@@ -63,6 +63,10 @@ class QuantLinear(QuantModule):
             self.log_input_scale.data.copy_(self.input_scale.log())
         self.update_scales()
 
+    @property
+    def row_scales(self) -> list[str]:
+        return ["weight_scale"]
+
     def follow_input_scale(self) -> None:
         """Take over the input scale that was learned."""
         if self.input_free:
