@@ -1,12 +1,19 @@
-"""Compression: column-balanced pruning and quantization of a PyTorch model.
+"""Compression: pruning to a pattern and quantization of a PyTorch model.
 
 `compress` is one call, at once or with training; `Compressor` serves a loop of one's own; `Recipe`
-says what is wanted.
+says what is wanted: score, pattern, allocation and method, by name or as objects of the packages
+`scores`, `patterns`, `allocations`, `methods` (see `parts`).
 """
 
 from .compressor import Compressor
+from .distillation import Distillation
+from .parts import Allocation, Method, Pattern, Score
 from .recipe import MatrixRecipe, Recipe
 from .report import MatrixReport, Report
 from .training import compress
+from .weights import Weight
 
-__all__ = ["Compressor", "MatrixRecipe", "MatrixReport", "Recipe", "Report", "compress"]
+__all__ = [
+    "Allocation", "Compressor", "Distillation", "MatrixRecipe", "MatrixReport", "Method", "Pattern",
+    "Recipe", "Report", "Score", "Weight", "compress",
+]  # fmt: skip

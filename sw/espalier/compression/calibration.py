@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from ..errors import InputError
 from ..quantized import QuantGRU, QuantLinear, QuantModule
@@ -19,6 +18,7 @@ from ..quantized.activations import FUNCTIONS
 from ..quantized.arithmetic import STATE_COLUMN_SCALE
 from ..quantized.weights import largest_scale
 from ..spec import numerics
+from .batches import as_batches, call, tensors
 from .convert import quant_modules
 
 _LAYOUT_NAMES = (
@@ -122,37 +122,15 @@ class Observer(TorchFunctionMode):
         self._made_of.clear()
 
 
-def tensors(tree: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def forward_arguments(batch: Any) -> tuple:
-    """A calibration batch as the forward's arguments: a tensor, or a tuple or list of arguments."""
-    if isinstance(batch, Tensor):
-        return (batch,)
-    if isinstance(batch, (tuple, list)) and batch:
-        return tuple(batch)
-    raise InputError(
-        "a calibration batch must be a tensor or a tuple of the forward's arguments, "
-        f"not {type(batch).__name__}"
-    )
-
-
 def calibrate(model: nn.Module, batches: Any, percentile: float = 100.0) -> None:
     """Set every scale of a converted model from sample batches, run in real numbers.
 
     Raises InputError for no batches, values that are not finite, or a module that no batch reaches.
     """
-    batches = [batches] if isinstance(batches, Tensor) else batches
     observer = Observer(percentile)
-    ran = False
     with observing(model, observer):
-        for batch in batches:
-            observer.finish(model(*forward_arguments(batch)))
-            ran = True
-    if not ran:
-        raise InputError("calibration must have at least one batch; it is empty")
+        for batch in as_batches(batches):
+            observer.finish(call(model, batch))
     apply_scales(model, observer)
 
 

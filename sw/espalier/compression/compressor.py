@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..errors import RecipeError
-from .calibration import Observer, apply_scales, calibrate, forward_arguments, observing, tensors
-from .convert import convert, quant_modules
-from .pattern import column_balanced_mask
+from .calibration import Observer, apply_scales, calibrate, observing
+from .distillation import Teacher
 from .recipe import Recipe
 from .report import Report, make_report
+from .run import Run
 
 
 class Compressor:
@@ -30,15 +27,17 @@ class Compressor:
             compressor.step()
         model = compressor.finish()
 
-    The forward value is the machine's from the first step on; gradients pass straight through
-    rounding and, until the pattern is fixed at `recipe.prune_end`, pruning. Until then density is
-    d + (1 - d)·(1 - t)^3, t the share of that time. Scales are taken from the training inputs, at
-    the first forward and after each renewal of the pattern; from `calibration` before, if given.
+    The forward value is the machine's from the first step on (where `recipe.arithmetic` says so);
+    gradients pass straight through rounding and, until the pattern is fixed at `recipe.prune_end`,
+    through pruning as the method wants. The default's density until then is d + (1 - d)·(1 - t)^3,
+    t the share of that time. Scales are taken from the training inputs, at the first forward and
+    after each renewal of the pattern; from `calibration` before, if given.
 
     Members
     -------
     model: the module to train; forward and parameter names are the original's.
     steps, total_steps: optimizer steps done and planned; 0 planned compresses at once.
+    run: the matrices and the recipe's parts at work on them.
     """
 
     def __init__(
@@ -46,27 +45,42 @@ class Compressor:
     ) -> None:
         if type(total_steps) is not int or total_steps < 0:
             raise RecipeError(f"total_steps must be an integer of at least 0, not {total_steps!r}")
-        self.recipe, self.total_steps, self.steps = recipe, total_steps, 0
-        self.model = convert(model, recipe)
-        self._teacher = copy.deepcopy(model).eval() if recipe.distillation else None
+        self.recipe = recipe
+        self.run = Run(model, recipe, total_steps, calibration)
+        self.model = self.run.model
+        wishes, paths = recipe.distills, [w.name.rpartition(".")[0] for w in self.run.weights]
+        self._teacher = Teacher(model, self.model, wishes, paths) if wishes else None
         self._observe = False
-        self._renew_pattern()
-        if calibration is not None:
+        self._on_machine = recipe.arithmetic == "machine"
+        self.run.renew()
+        if not self._on_machine:
+            self.run.update_scales()
+        elif calibration is not None:
             calibrate(self.model, calibration, recipe.percentile)
-        self._observe = calibration is None
+        self._observe = calibration is None and self._on_machine
         self._hook = self.model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self.run.watch_gradients()
+
+    @property
+    def steps(self) -> int:
+        return self.run.steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.run.steps = steps
+
+    @property
+    def total_steps(self) -> int:
+        return self.run.total_steps
 
     @property
     def pattern_fixed(self) -> bool:
         """Whether pattern and activation scales are final."""
-        return self.steps >= self.recipe.prune_end * self.total_steps
+        return self.run.fixed
 
     def density(self, goal: float) -> float:
         """The density of a matrix at the present step."""
-        if self.pattern_fixed:
-            return goal
-        progress = self.steps / (self.recipe.prune_end * self.total_steps)
-        return goal + (1 - goal) * (1 - progress) ** 3
+        return self.run.method.density(goal, self.run.progress)
 
     def loss(self, task_loss: Tensor, inputs: Any, outputs: Any) -> Tensor:
         """The loss to train with: the task's, mixed with distillation if the recipe asks for it.
@@ -76,46 +90,16 @@ class Compressor:
         """
         if self._teacher is None:
             return task_loss
-        with torch.no_grad():
-            expected = self._teacher(*forward_arguments(inputs))
-        share = self.recipe.distillation
-        return (1 - share) * task_loss + share * self._distance(outputs, expected)
-
-    def _distance(self, outputs: Any, expected: Any) -> Tensor:
-        """Mean over rows and tensors of T²·KL(softmax(expected / T) || softmax(outputs / T))."""
-        t = self.recipe.temperature
-        losses = []
-        for pair in zip(tensors(outputs), tensors(expected), strict=True):
-            mine, theirs = (x.reshape(-1, x.shape[-1]).div(t).log_softmax(dim=-1) for x in pair)
-            divergence = functional.kl_div(mine, theirs, log_target=True, reduction="batchmean")
-            losses.append(t * t * divergence)
-        return torch.stack(losses).mean()
+        return self._teacher.loss(task_loss, inputs, outputs)
 
     def step(self) -> None:
         """Follow the schedule; call it after each optimizer step."""
-        was_fixed = self.pattern_fixed
-        self.steps += 1
-        interval = max(1, round(self.recipe.prune_end * self.total_steps / self.recipe.updates))
-        if not was_fixed and (self.steps % interval == 0 or self.pattern_fixed):
-            self._renew_pattern()
-            self._observe = True
-        for module in quant_modules(self.model):
-            module.update_scales()
-
-    @torch.no_grad()
-    def _renew_pattern(self) -> None:
-        config = self.recipe.config
-        for module in quant_modules(self.model):
-            module.mask_frozen = self.pattern_fixed
-            for name, weight in module.matrices().items():
-                density = self.density(self.recipe.matrix(module.path, name).density)
-                masks = [
-                    column_balanced_mask(
-                        gate.abs(), density, config.lanes, config.arrays, config.group
-                    )
-                    for gate in weight.chunk(module.blocks)
-                ]
-                module.mask(name).copy_(torch.cat(masks))
+        run, was_fixed = self.run, self.run.fixed
+        run.steps += 1
+        if not was_fixed and (run.steps % run.interval == 0 or run.fixed):
+            run.renew()
+            self._observe = self._on_machine
+        run.update_scales()
 
     def _before_forward(self, model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook: once after each renewal, let the coming inputs set the scales."""
@@ -129,23 +113,22 @@ class Compressor:
 
     def report(self) -> Report:
         """Requested and achieved densities now."""
-        return make_report(self.model, self.recipe)
+        return make_report(self.run.weights, self.recipe.config.lanes)
 
-    @torch.no_grad()
     def finish(self) -> nn.Module:
         """The compressed model in evaluation mode, pruned weights 0, with `espalier_report`.
 
         A loop that stops early gets the recipe's density all the same.
         """
-        if not self.pattern_fixed:
-            self.steps = self.total_steps
-            self._renew_pattern()
+        if not self.run.fixed:
+            self.run.steps = self.run.total_steps
+            self.run.renew()
         self._hook.remove()
-        for module in quant_modules(self.model):
-            for name, weight in module.matrices().items():
-                weight.mul_(module.mask(name))
-            module.update_scales()
-        self.model.espalier_report = self.report()
+        for hook in self._teacher.hooks if self._teacher else ():
+            hook.remove()
+        report = self.report()
+        self.run.finish()
+        self.model.espalier_report = report
         return self.model.eval()
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,6 +139,8 @@ class Compressor:
             "steps": self.steps,
             "observe": self._observe,
             "model": self.model.state_dict(),
+            "methods": {weight.name: dict(weight.state) for weight in self.run.weights},
+            "goals": {weight.name: weight.goal for weight in self.run.weights},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -166,7 +151,12 @@ class Compressor:
                 "the saved state must belong to the same recipe and number of steps; it is of "
                 f"{state['recipe']}, {state['total_steps']} steps; remove it, or use that recipe"
             )
-        self.steps, self._observe = int(state["steps"]), bool(state["observe"])
+        run = self.run
+        run.steps, self._observe = int(state["steps"]), bool(state["observe"])
         self.model.load_state_dict(state["model"])
-        for module in quant_modules(self.model):
-            module.mask_frozen = self.pattern_fixed
+        for weight in run.weights:
+            weight.state = {
+                key: value.clone() for key, value in state["methods"][weight.name].items()
+            }
+            weight.goal = float(state["goals"][weight.name])
+            weight.frozen = run.fixed or run.method.once

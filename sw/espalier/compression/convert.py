@@ -11,7 +11,9 @@ from torch import nn
 
 from ..errors import InputError, RecipeError
 from ..quantized import QuantGRU, QuantLinear, QuantModule, TableFunctions
+from .patterns import make_pattern
 from .recipe import Recipe
+from .weights import Weight, matrix_name
 
 REPLACEMENTS: dict[type[nn.Module], type[QuantModule]] = {nn.Linear: QuantLinear, nn.GRU: QuantGRU}
 """Exact types only: a subclass computes something of its own."""
@@ -45,14 +47,20 @@ def convert(model: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _check_model(model: nn.Module) -> None:
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if modules and not any(type(module) in REPLACEMENTS for module in modules):
+        names = sorted({type(module).__name__ for module in modules})
+        raise RecipeError(
+            f"the model must contain nn.Linear or nn.GRU to compress; it has: {', '.join(names)}; "
+            'Recipe(arithmetic="float") prunes other modules too, without the accelerator\'s values'
+        )
+    check_parameters(model)
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Raise RecipeError for what is no module, InputError for parameters that are not finite."""
     if not isinstance(model, nn.Module):
         raise RecipeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    modules = dict(model.named_modules())
-    if not any(type(module) in REPLACEMENTS for module in modules.values()):
-        names = sorted({type(module).__name__ for module in modules.values()})
-        raise RecipeError(
-            f"the model must contain nn.Linear or nn.GRU to compress; it has: {', '.join(names)}"
-        )
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"parameters must be finite; {name!r} contains NaN or infinity")
@@ -65,6 +73,27 @@ def _apply_recipe(module: QuantModule, recipe: Recipe) -> None:
         if isinstance(module, QuantGRU):
             module.thresholds[name] = goals.delta_threshold
             module.delta = recipe.delta
+
+
+def quantized_weights(model: nn.Module, recipe: Recipe) -> list[Weight]:
+    """The matrices of a converted model."""
+    weights = []
+    for module in quant_modules(model):
+        for name, parameter in module.matrices().items():
+            goals = recipe.matrix(module.path, name)
+            weights.append(
+                Weight(
+                    name=matrix_name(module.path, name),
+                    parameter=parameter,
+                    holder=module,
+                    mask_name=f"{name}_mask",
+                    pattern=make_pattern(goals.pattern, recipe.config),
+                    density=goals.density,
+                    bits=goals.weight_bits,
+                    blocks=module.blocks,
+                )
+            )
+    return weights
 
 
 def quant_modules(model: nn.Module) -> list[QuantModule]:

@@ -12,6 +12,14 @@ from typing import Any
 from ..errors import RecipeError
 from ..spec.config import DE1_SOC, Config
 from ..spec.numerics import DELTA_MAX, WEIGHT_LEVELS
+from .allocations import make_allocation
+from .distillation import Distillation
+from .methods import make_method
+from .parts import Allocation, Method, Pattern, Score
+from .patterns import make_pattern
+from .scores import make_score
+
+ARITHMETIC = ("machine", "weights", "float")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +30,13 @@ class MatrixRecipe:
     weight_bits: 4 or 8.
     delta_threshold: recurrent layers keep a column's last-sent value while it differs by no more
         than this, in steps of its 8 bits; 0 is exact.
+    pattern: which sets of weights are allowed, a name in `patterns.PATTERNS` or a Pattern.
     """
 
     density: float = 1 / 8
     weight_bits: int = 4
     delta_threshold: int = 0
+    pattern: str | Pattern = "column-balanced"
 
     def __post_init__(self) -> None:
         _check_number("density", self.density, "above 0 and at most 1", 0 < self.density <= 1)
@@ -36,6 +46,7 @@ class MatrixRecipe:
         _check_number(
             "delta_threshold", self.delta_threshold, f"an integer in 0..{DELTA_MAX}", legal
         )
+        make_pattern(self.pattern, DE1_SOC)
 
 
 def _check_number(name: str, value: Any, rule: str, holds: bool) -> None:
@@ -49,16 +60,22 @@ class Recipe(MatrixRecipe):
 
     Parameters
     ----------
-    density, weight_bits, delta_threshold: for all matrices, see MatrixRecipe.
-    layers: exceptions, {pattern: {"density": ..., ...}}; a pattern is a module or matrix name
+    density, weight_bits, delta_threshold, pattern: for all matrices, see MatrixRecipe.
+    layers: exceptions, {name: {"density": ..., ...}}; a name is a module's or a matrix'
         ("head", "rnn.weight_hh_l0") with * and ? as wildcards. Later ones win.
+    score, allocation, method: what is important, how much of each matrix, how to get there: names
+        in `scores.SCORES`, `allocations.ALLOCATIONS`, `methods.METHODS`, or objects.
+    arithmetic: "machine" gives the accelerator's values, for nn.Linear and nn.GRU; "weights" rounds
+        weights only and "float" nothing, for weight matrices of any module: these do not compile.
+    embeddings: whether tables of nn.Embedding count as weight matrices (not on the machine).
     delta: recurrent layers take their columns as differences.
     config: the accelerator whose lanes and arrays shape the pattern.
     prune_end: share of the training steps after which the pattern and the scales are fixed.
     updates: how often the pattern is renewed until then.
     percentile: of the calibration data's magnitudes, what the 8-bit range holds.
-    distillation: weight, 0..1, of following the original model's outputs in the loss.
-    temperature: softens both distributions when distilling.
+    distillation: weight, 0..1, of following the original model's outputs in the loss; or a
+        Distillation, for hidden states and their correlations as well.
+    temperature: softens both distributions when distilling by a weight.
 
     Raises
     ------
@@ -66,12 +83,17 @@ class Recipe(MatrixRecipe):
     """
 
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    score: str | Score = "magnitude"
+    allocation: str | Allocation = "uniform"
+    method: str | Method = "gradual"
+    arithmetic: str = "machine"
+    embeddings: bool = False
     delta: bool = True
     config: Config = DE1_SOC
     prune_end: float = 0.6
     updates: int = 50
     percentile: float = 100.0
-    distillation: float = 0.0
+    distillation: float | Distillation = 0.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
@@ -81,8 +103,12 @@ class Recipe(MatrixRecipe):
         _check_number("updates", self.updates, "at least 1", self.updates >= 1)
         ends = 50 < self.percentile <= 100
         _check_number("percentile", self.percentile, "above 50 and at most 100", ends)
-        _check_number("distillation", self.distillation, "in 0..1", 0 <= self.distillation <= 1)
+        if not isinstance(self.distillation, Distillation):
+            _check_number("distillation", self.distillation, "in 0..1", 0 <= self.distillation <= 1)
         _check_number("temperature", self.temperature, "above 0", self.temperature > 0)
+        choices = ", ".join(ARITHMETIC)
+        _check_number("arithmetic", self.arithmetic, choices, self.arithmetic in ARITHMETIC)
+        make_score(self.score), make_allocation(self.allocation), make_method(self.method)
         if self.delta_threshold and not self.delta:
             raise RecipeError(f"delta must be True for a delta_threshold of {self.delta_threshold}")
         object.__setattr__(self, "layers", {key: dict(value) for key, value in self.layers.items()})
@@ -120,9 +146,19 @@ class Recipe(MatrixRecipe):
                 known = ", ".join(f"{path}.{name}".lstrip(".") for path, name in matrices)
                 raise RecipeError(f"layers[{pattern!r}] matches no matrix; the model has: {known}")
 
+    @property
+    def distills(self) -> Distillation | None:
+        """What training follows of the dense model, if anything."""
+        if isinstance(self.distillation, Distillation):
+            return self.distillation
+        if not self.distillation:
+            return None
+        return Distillation(logits=self.distillation, temperature=self.temperature)
+
     def to_json(self) -> str:
         """The recipe as text; equal recipes give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(values | {"config": asdict(self.config)}, sort_keys=True, default=repr)
 
 
 def _matches(pattern: str, path: str, name: str) -> bool:
@@ -135,7 +171,10 @@ def _matches(pattern: str, path: str, name: str) -> bool:
 def _check_types(recipe: Recipe) -> None:
     numbers = ("prune_end", "updates", "percentile", "distillation", "temperature")
     names = [f.name for f in fields(MatrixRecipe)]
-    _check_types_of({name: getattr(recipe, name) for name in (*names, *numbers)})
+    values = {name: getattr(recipe, name) for name in (*names, *numbers)}
+    if isinstance(recipe.distillation, Distillation):
+        del values["distillation"]
+    _check_types_of(values)
     if not isinstance(recipe.config, Config):
         raise RecipeError(f"config must be an espalier.spec.config.Config, not {recipe.config!r}")
     maps = isinstance(recipe.layers, Mapping) and all(
@@ -150,6 +189,6 @@ def _check_types(recipe: Recipe) -> None:
 
 def _check_types_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, value in values.items():
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if (name != "pattern" and not isinstance(value, Real)) or isinstance(value, bool):
             raise RecipeError(f"{name} must be a number, not {value!r}")
     return values

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from ..quantized import QuantModule
 from ..spec.memory import ENTRY
-from .recipe import Recipe
+from .patterns import pattern_name
+from .weights import Weight
+
+FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixReport:
-    """One weight matrix: `kept` of its `size` weights."""
+    """One weight matrix: `kept` of its `size` weights.
+
+    entries: weights that the accelerator would store with padding: every column of a block of rows
+        takes as many words as its fullest lane keeps; `kept` for a balanced pattern.
+    """
 
     name: str
     shape: tuple[int, int]
     weight_bits: int
     requested_density: float
     kept: int
+    pattern: str = "column-balanced"
+    entries: int = 0
 
     @property
     def size(self) -> int:
@@ -31,16 +41,25 @@ class MatrixReport:
         return self.kept / self.size
 
     @property
+    def padding(self) -> float:
+        """Share of padding in what is stored and multiplied."""
+        return 1 - self.kept / self.entries if self.entries else 0.0
+
+    @property
     def weight_bytes(self) -> int:
-        """What the kept weights take on the accelerator: an entry (digit, slot) for each digit."""
+        """What the kept weights take: on the accelerator an entry (digit, slot) for each digit; as
+        floats 4 bytes, without their places."""
+        if self.weight_bits == FLOAT_BITS:
+            return 4 * self.kept
         return -(-self.kept * (self.weight_bits // 4) * ENTRY.width // 8)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All compressed matrices; printable."""
+    """All compressed matrices, for an accelerator of so many lanes in an array; printable."""
 
     matrices: tuple[MatrixReport, ...]
+    lanes: int
 
     @property
     def size(self) -> int:
@@ -66,6 +85,16 @@ class Report:
         """The matrices in the accelerator's format."""
         return sum(matrix.weight_bytes for matrix in self.matrices)
 
+    @property
+    def patterns(self) -> str:
+        """The patterns in use."""
+        return ", ".join(dict.fromkeys(matrix.pattern for matrix in self.matrices))
+
+    @property
+    def padded(self) -> tuple[MatrixReport, ...]:
+        """Matrices that the accelerator stores with padding: their lanes keep different numbers."""
+        return tuple(matrix for matrix in self.matrices if matrix.entries > matrix.kept)
+
     def __str__(self) -> str:
         width = max(len("in all"), *(len(m.name) for m in self.matrices))
         lines = [f"{'matrix':{width}}  {'shape':>11}  bits  requested  achieved   bytes"]
@@ -80,22 +109,44 @@ class Report:
             f"  {self.density:8.4f}  {self.weight_bytes:6}"
             f"  ({self.float_bytes / self.weight_bytes:.1f} times fewer than float)"
         )
+        for m in self.padded:
+            lines.append(
+                f"{m.name}: the pattern ({m.pattern}) does not fit {self.lanes} lanes: stored "
+                f"padded, as {m.entries / m.size:.4f} of the matrix"
+            )
         return "\n".join(lines)
 
 
-def make_report(model: nn.Module, recipe: Recipe) -> Report:
-    """The present state of a converted model."""
-    matrices = []
-    for module in model.modules():
-        for name in module.matrices() if isinstance(module, QuantModule) else ():
-            mask = module.mask(name)
-            matrices.append(
-                MatrixReport(
-                    name=f"{module.path}.{name}".lstrip("."),
-                    shape=tuple(mask.shape),
-                    weight_bits=module.bit_widths[name],
-                    requested_density=recipe.matrix(module.path, name).density,
-                    kept=int(mask.sum()),
-                )
+def make_report(weights: Sequence[Weight], lanes: int) -> Report:
+    """The present state of matrices that an accelerator of so many lanes would run."""
+    return Report(
+        tuple(
+            MatrixReport(
+                name=weight.name,
+                shape=weight.shape,
+                weight_bits=weight.bits or FLOAT_BITS,
+                requested_density=weight.goal,
+                kept=int(weight.mask.sum()),
+                pattern=pattern_name(weight.pattern),
+                entries=sum(stored_entries(m, lanes) for m in weight.mask.chunk(weight.blocks)),
             )
-    return Report(tuple(matrices))
+            for weight in weights
+        ),
+        lanes,
+    )
+
+
+def stored_entries(mask: Tensor, lanes: int) -> int:
+    """Entries of a mask [M, N] when each column takes the words of its fullest lane.
+
+    A last slot that not all lanes have is not counted as padding: no pattern could fill it.
+    """
+    rows, columns = mask.shape
+    slots = -(-rows // lanes)
+    padded = torch.zeros(slots * lanes, columns, dtype=torch.bool, device=mask.device)
+    padded[:rows] = mask
+    words = padded.view(slots, lanes, columns).sum(0).amax(0)  # [N]
+    exists = torch.zeros(slots * lanes, dtype=torch.int64, device=mask.device)
+    exists[:rows] = 1
+    rows_of_lane = exists.view(slots, lanes).sum(0)  # [lanes]
+    return int(torch.minimum(words[None], rows_of_lane[:, None]).sum())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
+from .batches import Arguments
 from .compressor import Compressor
 from .recipe import Recipe
 
@@ -47,7 +48,7 @@ def compress(
 
     Arguments
     ---------
-    calibration: sample inputs, each a tensor or a tuple of the forward's arguments.
+    calibration: sample inputs, each a tensor, a tuple or a dict of the forward's arguments.
     batches: what to train on, iterated again for every epoch; `steps` counts batches instead.
     loss: loss(model, batch), a scalar; it calls the model itself.
     checkpoint: file that is written every `checkpoint_every` steps and at the end, and continued
@@ -131,7 +132,7 @@ class _Trainer:
         """Train to the last step, from the checkpoint on if there is one."""
         if self.path is not None and self.path.exists():
             self._load()
-        hook = self.compressor.model.register_forward_hook(self._remember)
+        hook = self.compressor.model.register_forward_hook(self._remember, with_kwargs=True)
         try:
             self._run(progress)
         finally:
@@ -150,9 +151,11 @@ class _Trainer:
             if progress is not None:
                 progress(done, total, value)
 
-    def _remember(self, model: nn.Module, args: tuple, outputs: Any) -> None:
+    def _remember(
+        self, model: nn.Module, args: tuple, kwargs: dict[str, Any], outputs: Any
+    ) -> None:
         """Forward hook: the loss calls the model; distillation needs what went in and out."""
-        self.called = args, outputs
+        self.called = Arguments(args, kwargs), outputs
 
     def _endless(self) -> Iterator[Any]:
         """Batches epoch after epoch, from the stored position of a resumed one."""

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from espalier.compression.pattern import array_of_columns, column_balanced_mask
+from espalier.compression.patterns.column_balanced import array_of_columns, column_balanced_mask
 
 SHAPES = [(6, 5, 2, 1, 2), (7, 6, 3, 2, 2), (4, 9, 4, 2, 4), (3, 4, 8, 2, 2), (9, 3, 4, 2, 1)]
 """rows, columns, lanes, arrays, group"""

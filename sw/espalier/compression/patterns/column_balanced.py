@@ -1,9 +1,58 @@
-"""The pruning pattern: in every column each lane keeps the same number of its rows."""
+"""The hardware's pattern: in every column each lane keeps the same number of its rows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from ...spec.config import Config
+from ..parts import Pattern
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnBalanced(Pattern):
+    """Each lane keeps k_j of its rows in column j; k_j is chosen per column.
+
+    Parameters
+    ----------
+    lanes: row r lives in lane r mod lanes.
+    arrays, group: columns are dealt to arrays in groups, and each array gets as many words.
+    """
+
+    lanes: int
+    arrays: int = 1
+    group: int = 8
+
+    @classmethod
+    def of(cls, config: Config) -> ColumnBalanced:
+        """The pattern of an accelerator."""
+        return cls(lanes=config.lanes, arrays=config.arrays, group=config.group)
+
+    def mask(self, score: Tensor, density: float) -> Tensor:
+        return column_balanced_mask(
+            score - score.min().clamp(max=0), density, self.lanes, self.arrays, self.group
+        )
+
+    def reselect(self, score: Tensor, kept: Tensor) -> Tensor:
+        return reselect_by_lane(score, kept, self.lanes)
+
+
+def by_lane(score: Tensor, lanes: int, fill: float) -> Tensor:
+    """Scores [M, N] as [slots, lanes, N], rows that do not exist filled."""
+    height, width = score.shape
+    slots = -(-height // lanes)
+    padded = score.new_full((slots * lanes, width), fill)
+    padded[:height] = score
+    return padded.view(slots, lanes, width)
+
+
+def reselect_by_lane(score: Tensor, kept: Tensor, lanes: int) -> Tensor:
+    """In one column every lane keeps as many as it did, now those of the highest scores [M]."""
+    words = by_lane(kept[:, None].long(), lanes, 0).sum(0)  # [lanes, 1]
+    ranked = by_lane(score[:, None], lanes, -torch.inf).argsort(dim=0, descending=True, stable=True)
+    return (ranked.argsort(0) < words).view(-1)[: len(kept)]
 
 
 def array_of_columns(columns: int, arrays: int, group: int) -> Tensor:
@@ -24,10 +73,7 @@ def column_balanced_mask(
     """
     height, width = score.shape
     slots = -(-height // lanes)
-    padded = score.new_full((slots * lanes, width), -1.0)
-    padded[:height] = score
-    by_lane = padded.view(slots, lanes, width)
-    ranked, order = by_lane.sort(dim=0, descending=True, stable=True)
+    ranked, order = by_lane(score, lanes, -1.0).sort(dim=0, descending=True, stable=True)
     gains = ranked.clamp(min=0).sum(dim=1)  # [slots, N]
     entries = torch.full((slots,), lanes)
     entries[-1] = height - (slots - 1) * lanes
