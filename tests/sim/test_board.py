@@ -54,7 +54,8 @@ def expected(program: Program, x: Path) -> np.ndarray:
         {"buffer": "espalier-buffer", "window_bytes": 1 << 19},
         {"buffer": "uio"},
         {"buffer": "uio", "interrupt": False},
-        {"uio": "none", "buffer": "0x30000000:0x100000"},
+        {"uio": "none", "window_bytes": 1 << 20},
+        {"uio": "none", "buffer": "0x3C000000:0x80000"},
     ],
     ids=repr,
 )
@@ -224,6 +225,36 @@ def test_a_window_too_small_is_refused(board, network):
     assert "the window" in message and "4096" in message and "open a larger one" in message
     message = host.error_of(board, "opened(window_bytes=1 << 24).load(sys.argv[2])", network[1])
     assert "window_bytes must be at most the 1048576 bytes" in message
+
+
+def test_the_kernels_memory_is_no_window(board, network):
+    code = "opened(uio='none', buffer='0x3B000000:0x2000000').load(sys.argv[2])"
+    message = host.error_of(board, code, network[1])
+    assert "lies in memory that the kernel uses (00000000-3bffffff): boot with mem=960M" in message
+
+
+def test_a_write_outside_the_window_does_not_go_unseen(network):
+    """The check of the checks: a host that lies to the accelerator about its window."""
+    code = """
+transport = open_de1_soc(root=root)(TINY)
+transport.window_base -= int(sys.argv[3])
+from espalier.program import Program
+from espalier.runtime import Session
+from espalier.runtime.driver import Driver
+program = Program.load(sys.argv[2])
+transport.write(int(sys.argv[3]) % transport.window_bytes, program.image.tobytes())
+try:
+    Session(Driver(transport, program, watchdog_cycles=1000), program).run_integers(
+        np.load(sys.argv[4])
+    )
+except espalier.errors.EspalierError:
+    pass
+"""
+    for shift in (4096, 1 << 16):
+        with Board(TINY) as board:
+            end = host.ended(host.start(board, code, network[1], shift, network[2]))
+            assert end.status == 0, end.err
+            assert "leaves the window" in board.report().breach
 
 
 def test_a_memory_that_hangs_ends_by_watchdog_and_by_timeout(network):

@@ -18,12 +18,13 @@ from espalier.spec.config import Config
 
 from . import build
 
-WINDOW_BASE = 0x3000_0000
+WINDOW_BASE = 0x3C00_0000
 REGISTERS_BASE = 0xFF20_0000
 BUFFER = "espalier-buffer"
 REPORT, HANG, FORGE = 4, 5, 6
 """Requests of wire.hpp."""
 FILES = {
+    "proc/iomem": f"00000000-{WINDOW_BASE - 1:08x} : System RAM\n",
     "sys/class/fpga_manager/fpga0/state": "operating\n",
     "sys/class/fpga_bridge/br0/name": "lwhps2fpga\n",
     "sys/class/fpga_bridge/br0/state": "enabled\n",

@@ -1,4 +1,5 @@
-"""The command line: `espalier compile`, `run`, `inspect`, `estimate`, `demo`, `devices`, `version`.
+"""The command line: `espalier compile`, `run`, `inspect`, `estimate`, `demo`, `devices`,
+`doctor`, `version`.
 
 One command a file; what they share is in `shared`. A command imports what it needs when it runs, so
 that `espalier run` works on a board without torch. Nobody ever sees a traceback unless he asks for
@@ -14,7 +15,7 @@ import typer
 from rich.traceback import Traceback
 
 from ..errors import EspalierError
-from . import build, cost, devices, info, launch, look
+from . import build, cost, devices, doctor, info, launch, look
 from .shared import console, errors, options
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command("inspect")(look.inspect_command)
 app.command("estimate")(cost.estimate_command)
 app.command("demo")(info.demo_command)
 app.command("devices")(devices.devices_command)
+app.command("doctor")(doctor.doctor_command)
 app.command("version")(info.version_command)
 
 

@@ -1,10 +1,11 @@
 """The device `de1-soc`: the accelerator in a DE1-SoC's FPGA, from the board's own ARM Linux.
 
-    registers   UIO device `espalier`, map 0: the lightweight bridge; or /dev/mem
-    window      u-dma-buf (cached), or map 1 of the UIO device (a reserved memory), or /dev/mem
+    registers   UIO device `espalier`, map 0: the lightweight bridge; else /dev/mem
+    window      u-dma-buf (cached), else map 1 of the UIO device, else /dev/mem
     interrupt   the UIO device; without one, STATUS is polled
 
-docs/board.md says how a board gets these, and what is checked when one is missing.
+The kernel of Debian 12 has neither UIO's platform driver nor the FPGA manager: there it is /dev/mem
+and polling. docs/board.md says how a board gets each of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ Technical Reference Manual, address map."""
 NAME = "espalier"
 BUFFER_NAME = "espalier-buffer"
 """Names of the UIO device and of the u-dma-buf buffer in our device tree overlay."""
-NO_UIO = "none"
+RESERVED = "0x3C000000:0x4000000"
+"""The last 64 MiB of the board's 1 GiB: what the overlay reserves, or `mem=960M` leaves over."""
+AUTO, NO_UIO, UIO_MAP = "auto", "none", "uio"
 RANGE = re.compile(r"(0x[0-9a-fA-F]+|\d+):(0x[0-9a-fA-F]+|\d+)")
 QUICK_POLLS = 4
 """Looks at STATUS before waiting for the interrupt: short runs end sooner than it arrives."""
@@ -156,26 +159,31 @@ class Options:
             )
         if ":" in self.buffer and not RANGE.fullmatch(self.buffer):
             raise DeviceError(
-                f"buffer must be auto, uio, the name of a u-dma-buf device, or ADDRESS:BYTES as in "
-                f"0x30000000:0x4000000, not {buffer!r}"
+                "buffer must be auto, uio, the name of a u-dma-buf device, or ADDRESS:BYTES as in "
+                f"{RESERVED}, not {buffer!r}"
             )
-        if uio_name == NO_UIO and self.buffer == "uio":
-            raise DeviceError("buffer must be a u-dma-buf device or ADDRESS:BYTES without uio")
+        if uio_name == NO_UIO and self.buffer == UIO_MAP:
+            raise DeviceError(
+                "buffer must be auto, a u-dma-buf device or ADDRESS:BYTES with no uio"
+            )
 
     def find_uio(self) -> uio.Uio | None:
-        return None if self.uio_name == NO_UIO else uio.find(self.root, self.uio_name)
+        """The UIO device to use; None for /dev/mem."""
+        if self.uio_name == NO_UIO or (self.uio_name == AUTO and not uio.names(self.root)):
+            return None
+        return uio.find(self.root, NAME if self.uio_name == AUTO else self.uio_name)
 
     def map_buffer(self, device: uio.Uio | None) -> Buffer:
-        """The window: what `buffer` names, or with `auto` the u-dma-buf device of our overlay
-        where it is, else the UIO device's second memory."""
+        """The window that `buffer` names."""
         if RANGE.fullmatch(self.buffer):
-            base, size = (int(number, 0) for number in self.buffer.split(":"))
-            return self._plain(self.root / "dev/mem", base, base, size)
-        name = BUFFER_NAME if self.buffer == "auto" else self.buffer
-        folder = None if self.buffer == "uio" else udmabuf.find(self.root, name)
+            return self._memory(self.buffer)
+        name = BUFFER_NAME if self.buffer == AUTO else self.buffer
+        folder = None if self.buffer == UIO_MAP else udmabuf.find(self.root, name)
         if folder is not None:
             return udmabuf.CachedBuffer(self.root / "dev" / name, folder, self.window_bytes)
-        if self.buffer not in ("auto", "uio") or device is None or len(device.maps) < 2:
+        if self.buffer == AUTO and device is None:
+            return self._memory(RESERVED)
+        if self.buffer not in (AUTO, UIO_MAP) or device is None or len(device.maps) < 2:
             raise DeviceError(
                 f"there is no memory for the window: no u-dma-buf device {name!r}"
                 + ("" if device is None else f", and {device.device} has no second memory")
@@ -185,12 +193,25 @@ class Options:
         memory = device.maps[1]
         return self._plain(device.device, uio.Uio.offset(1), memory.address, memory.size)
 
+    def _memory(self, text: str) -> Buffer:
+        """A window in physical memory, which must not be the kernel's."""
+        base, size = (int(number, 0) for number in text.split(":"))
+        used = size if self.window_bytes is None else self.window_bytes
+        taken = fpga.system_memory(self.root, base, used)
+        if taken:
+            raise DeviceError(
+                f"the window {base:#x}:{used:#x} lies in memory that the kernel uses ({taken}): "
+                "boot with mem=960M, or name another range with buffer=ADDRESS:BYTES"
+            )
+        return self._plain(self.root / "dev/mem", base, base, size)
+
     def _plain(self, path: Path, offset: int, base: int, whole: int) -> Buffer:
         """A window that is mapped without cache."""
         size = whole if self.window_bytes is None else self.window_bytes
         if size > whole:
-            raise DeviceError(f"window_bytes must be at most the {whole} bytes of the memory, "
-                              f"not {size}")  # fmt: skip
+            raise DeviceError(
+                f"window_bytes must be at most the {whole} bytes of the memory, not {size}"
+            )
         descriptor = open_device(path)
         try:
             return Buffer(map_device(descriptor, size, offset, f"the window in {path}"), base, size)
@@ -225,8 +246,8 @@ def _holder(inode: int) -> str:
 def open_de1_soc(
     *,
     root: str = "/",
-    uio: str = NAME,
-    buffer: str = "auto",
+    uio: str = AUTO,
+    buffer: str = AUTO,
     window_bytes: int | None = None,
     interrupt: bool = True,
 ) -> Callable[[Config], De1SocTransport]:
@@ -235,10 +256,11 @@ def open_de1_soc(
     Parameters
     ----------
     root: folder above dev, sys and proc; the simulated board has one of its own.
-    uio: name of the UIO device; `none` maps the registers through /dev/mem and polls.
+    uio: name of the UIO device; `none` maps the registers through /dev/mem and polls, and so does
+        `auto` where the kernel has no UIO devices at all; else `auto` is `espalier`.
     buffer: where the window is: `uio` (the UIO device's second memory), the name of a u-dma-buf
-        device, ADDRESS:BYTES of a memory that the kernel does not use, through /dev/mem; `auto`
-        takes a u-dma-buf device `espalier-buffer` where there is one, else `uio`.
+        device, ADDRESS:BYTES of memory that the kernel does not use, through /dev/mem; `auto`
+        takes a u-dma-buf device `espalier-buffer` where there is one, else `uio`, else RESERVED.
     window_bytes: use that much of it, a multiple of 4096; all of it unless given.
     interrupt: wait for the interrupt; otherwise poll.
 

@@ -39,13 +39,18 @@ def open(name: str = "reference", **options: Any) -> Device:
     DeviceError: no such device (the message lists those that are installed), an option that it does
         not have, or one that is impossible.
     """
+    return Device(name, opener_of(name, **options))
+
+
+def opener_of(name: str, **options: Any) -> Opener:
+    """What opens the transport of the device called `name`. Raises as `open` does."""
     function = _load(_find(name))
     try:
         inspect.signature(function).bind(**options)
     except TypeError as error:
         known = ", ".join(inspect.signature(function).parameters) or "none"
         raise DeviceError(f"device {name!r}: {error}; it takes: {known}") from error
-    return Device(name, function(**options))
+    return function(**options)
 
 
 def _find(name: str) -> EntryPoint:

@@ -1,7 +1,8 @@
-"""What the kernel says of the FPGA: is it configured, are the bridges to it open?
+"""What the kernel says before anything is touched: is the FPGA configured, are the bridges to it
+open, whose is the memory?
 
-To be asked before any register is touched: an access through a closed bridge ends the process with
-SIGBUS, one into an FPGA without a design can stop the processor for good.
+An access through a closed bridge ends the process with SIGBUS, one into an FPGA without a design
+can stop the processor for good, and a window in the kernel's own memory destroys it.
 """
 
 from __future__ import annotations
@@ -72,3 +73,18 @@ def _bridges(root: Path) -> dict[str, str]:
         name = (folder / "name").read_text().strip()
         states[name] = (folder / "state").read_text().strip()
     return states
+
+
+def system_memory(root: Path, base: int, size: int) -> str:
+    """The first range of memory in use by the kernel that overlaps `size` bytes from `base`, as
+    /proc/iomem (which shows addresses to root alone) names it; empty when there is none."""
+    try:
+        lines = (root / "proc/iomem").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        span, _, owner = line.strip().partition(" : ")
+        first, last = (int(number, 16) for number in span.split("-"))
+        if owner == "System RAM" and first < base + size and base <= last and last:
+            return span
+    return ""

@@ -44,11 +44,15 @@ class Uio:
         return index * mmap.PAGESIZE
 
 
+def names(root: Path) -> dict[str, Path]:
+    """The sysfs folders of all devices, by name."""
+    folders = sorted((root / CLASS).glob("uio*"))
+    return {(folder / "name").read_text().strip(): folder for folder in folders}
+
+
 def find(root: Path, name: str) -> Uio:
     """The device called `name`. Raises DeviceError listing those that there are."""
-    found = {}
-    for folder in sorted((root / CLASS).glob("uio*")):
-        found[(folder / "name").read_text().strip()] = folder
+    found = names(root)
     if name not in found:
         there = ", ".join(found) or "none"
         raise DeviceError(
