@@ -20,6 +20,7 @@ from ..quantized.weights import largest_scale
 from ..spec import numerics
 from .batches import as_batches, call, tensors
 from .convert import quant_modules
+from .ranges import Largest
 
 _LAYOUT_NAMES = (
     "relu relu_ dropout view reshape flatten unflatten squeeze unsqueeze permute transpose movedim "
@@ -41,7 +42,6 @@ MARGIN = 2.0
 """Headroom of outputs that feed no columns: one of 16 bits, against saturation on unseen inputs."""
 DECAY = 0.9
 """A scale follows falling activations no faster than this, from one calibration to the next."""
-QUANTILE_ELEMENTS = 1 << 20
 
 
 class Observer(TorchFunctionMode):
@@ -49,15 +49,15 @@ class Observer(TorchFunctionMode):
 
     Members
     -------
-    inputs, outputs: largest magnitude (or its percentile, for inputs) by module.
+    inputs: by module, the range of its input's magnitudes, of the kind that `make_range` makes.
+    outputs: largest magnitude by module.
     origins: what a module's input is made of: linear modules, STATE, OTHER.
     uses: where a linear module's output goes: modules, "sigmoid", "tanh", OUTPUT.
     """
 
-    def __init__(self, percentile: float) -> None:
+    def __init__(self, make_range: Callable[[], Largest] = Largest) -> None:
         super().__init__()
-        self.percentile = percentile
-        self.inputs: dict[QuantModule, float] = {}
+        self.inputs: dict[QuantModule, Largest] = defaultdict(make_range)
         self.outputs: dict[QuantModule, float] = {}
         self.origins: dict[QuantModule, set[Any]] = defaultdict(set)
         self.uses: dict[Any, set[Any]] = defaultdict(set)
@@ -96,24 +96,13 @@ class Observer(TorchFunctionMode):
             return  # the module itself refuses
         self.origins[module] |= self._origin(x)
         self._use(x, module)
-        self.inputs[module] = max(self.inputs.get(module, 0.0), self._range(module, x))
+        self.inputs[module].add(_magnitude(module, x))
 
     def after(self, module: QuantModule, args: tuple, output: Any) -> None:
         """Forward hook of a quantized module."""
         self._mark(output, {STATE} if isinstance(module, QuantGRU) else {module})
         largest = max(float(tensor.abs().amax()) for tensor in tensors(output))
         self.outputs[module] = max(self.outputs.get(module, 0.0), largest)
-
-    def _range(self, module: QuantModule, x: Tensor) -> float:
-        magnitude = x.detach().abs().flatten().float()
-        if not magnitude.numel() or not torch.isfinite(magnitude).all():
-            raise InputError(
-                f"calibration data must be finite and not empty; input of {module.path!r} is not"
-            )
-        if self.percentile == 100:
-            return float(magnitude.amax())
-        sample = magnitude[:: -(-magnitude.numel() // QUANTILE_ELEMENTS)]
-        return float(torch.quantile(sample, self.percentile / 100))
 
     def finish(self, output: Any) -> None:
         """Take note of one forward's result and let go of its tensors."""
@@ -122,12 +111,21 @@ class Observer(TorchFunctionMode):
         self._made_of.clear()
 
 
-def calibrate(model: nn.Module, batches: Any, percentile: float = 100.0) -> None:
+def _magnitude(module: QuantModule, x: Tensor) -> Tensor:
+    magnitude = x.detach().abs().flatten().float()
+    if not magnitude.numel() or not torch.isfinite(magnitude).all():
+        raise InputError(
+            f"calibration data must be finite and not empty; input of {module.path!r} is not"
+        )
+    return magnitude
+
+
+def calibrate(model: nn.Module, batches: Any, make_range: Callable[[], Largest] = Largest) -> None:
     """Set every scale of a converted model from sample batches, run in real numbers.
 
     Raises InputError for no batches, values that are not finite, or a module that no batch reaches.
     """
-    observer = Observer(percentile)
+    observer = Observer(make_range)
     with observing(model, observer):
         for batch in as_batches(batches):
             observer.finish(call(model, batch))
@@ -162,9 +160,29 @@ def apply_scales(model: nn.Module, observer: Observer) -> None:
     scales = {module: _input_scale(module, observer) for module in modules}
     for module in modules:
         if isinstance(module, QuantLinear):
-            module.set_scales(scales[module], _output_scale(module, observer, scales))
+            module.input_free = _is_free(module, observer)
+            scale = _output_scale(module, observer, scales)
+            module.feeds = _fed_by(module, observer, scales, scale)
+            module.set_scales(scales[module], scale)
         else:
             module.set_scales(scales[module])
+
+
+def _is_free(module: QuantModule, observer: Observer) -> bool:
+    """Whether a scale of its own may be learned for a module's input: no state, no other user."""
+    origins = observer.origins[module]
+    return origins != {STATE} and all(
+        observer.uses[origin] <= {module} for origin in origins - {STATE, OTHER}
+    )
+
+
+def _fed_by(
+    module: QuantLinear, observer: Observer, scales: Mapping[QuantModule, float], scale: float
+) -> str | None:
+    """The path of the one module whose columns are the upper bytes of `module`'s results."""
+    users = [user for user in observer.uses[module] if isinstance(user, QuantModule)]
+    tied = len(users) == 1 and scale == scales[users[0]] / (1 << 8)
+    return users[0].path if tied else None
 
 
 def _input_scale(module: QuantModule, observer: Observer) -> float:
@@ -177,7 +195,7 @@ def _input_scale(module: QuantModule, observer: Observer) -> float:
         )
     if observer.origins[module] == {STATE}:
         return STATE_COLUMN_SCALE
-    largest = observer.inputs[module]
+    largest = observer.inputs[module].value()
     return max(largest / numerics.COLUMN_MAX, DECAY * earlier) or STATE_COLUMN_SCALE
 
 

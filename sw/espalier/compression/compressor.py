@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from . import quantization
+from .batches import Arguments
 from .calibration import Observer, apply_scales, calibrate, observing
 from .distillation import Teacher
 from .recipe import Recipe
 from .report import Report, make_report
 from .run import Run
+from .temporal import delta_loss, skipped_columns
 
 
 class Compressor:
@@ -46,17 +49,19 @@ class Compressor:
         if type(total_steps) is not int or total_steps < 0:
             raise RecipeError(f"total_steps must be an integer of at least 0, not {total_steps!r}")
         self.recipe = recipe
+        model = quantization.smooth(model, recipe, calibration)
         self.run = Run(model, recipe, total_steps, calibration)
         self.model = self.run.model
         wishes, paths = recipe.distills, [w.name.rpartition(".")[0] for w in self.run.weights]
         self._teacher = Teacher(model, self.model, wishes, paths) if wishes else None
         self._observe = False
+        self._last_call: Arguments | None = None
         self._on_machine = recipe.arithmetic == "machine"
         self.run.renew()
         if not self._on_machine:
             self.run.update_scales()
         elif calibration is not None:
-            calibrate(self.model, calibration, recipe.percentile)
+            calibrate(self.model, calibration, quantization.range_maker(recipe))
         self._observe = calibration is None and self._on_machine
         self._hook = self.model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         self.run.watch_gradients()
@@ -83,14 +88,16 @@ class Compressor:
         return self.run.method.density(goal, self.run.progress)
 
     def loss(self, task_loss: Tensor, inputs: Any, outputs: Any) -> Tensor:
-        """The loss to train with: the task's, mixed with distillation if the recipe asks for it.
+        """The loss to train with: the task's, with distillation and the cost of changes if wanted.
 
         inputs: what the model was called with, a tensor or a tuple of arguments;
         outputs: its result, logits along the last axis when distilling.
         """
-        if self._teacher is None:
-            return task_loss
-        return self._teacher.loss(task_loss, inputs, outputs)
+        if self._teacher is not None:
+            task_loss = self._teacher.loss(task_loss, inputs, outputs)
+        if self.recipe.delta_penalty:
+            task_loss = task_loss + self.recipe.delta_penalty * delta_loss(self.model)
+        return task_loss
 
     def step(self) -> None:
         """Follow the schedule; call it after each optimizer step."""
@@ -103,10 +110,11 @@ class Compressor:
 
     def _before_forward(self, model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook: once after each renewal, let the coming inputs set the scales."""
+        self._last_call = Arguments(args, dict(kwargs))
         if not self._observe:
             return
         self._observe = False
-        observer = Observer(self.recipe.percentile)
+        observer = Observer(quantization.range_maker(self.recipe))
         with observing(model, observer):
             observer.finish(model(*args, **kwargs))
         apply_scales(model, observer)
@@ -128,8 +136,17 @@ class Compressor:
             hook.remove()
         report = self.report()
         self.run.finish()
-        self.model.espalier_report = report
+        self.model.espalier_report = report.with_skipped(self._skipped_columns())
         return self.model.eval()
+
+    def _skipped_columns(self) -> dict[str, float]:
+        """On the calibration data or, without any, on what the model was last called with."""
+        batches = self.run.calibration
+        if batches is None and self._last_call is not None:
+            batches = [self._last_call]
+        if not self._on_machine or batches is None:
+            return {}
+        return skipped_columns(self.model, batches)
 
     def state_dict(self) -> dict[str, Any]:
         """What restores this compressor; torch.load reads it with weights_only."""
@@ -138,6 +155,7 @@ class Compressor:
             "total_steps": self.total_steps,
             "steps": self.steps,
             "observe": self._observe,
+            "scales": quantization.state(self.model),
             "model": self.model.state_dict(),
             "methods": {weight.name: dict(weight.state) for weight in self.run.weights},
             "goals": {weight.name: weight.goal for weight in self.run.weights},
@@ -154,6 +172,7 @@ class Compressor:
         run = self.run
         run.steps, self._observe = int(state["steps"]), bool(state["observe"])
         self.model.load_state_dict(state["model"])
+        quantization.load_state(self.model, state["scales"])
         for weight in run.weights:
             weight.state = {
                 key: value.clone() for key, value in state["methods"][weight.name].items()

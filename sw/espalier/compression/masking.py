@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import RecipeError
+from ..quantized.learned import LearnedScales
 from ..quantized.weights import apply_mask, integer_weight, row_scales
 from ..spec.numerics import WEIGHT_LEVELS
 from .convert import check_parameters
@@ -34,7 +35,7 @@ class Found(NamedTuple):
     layout: str
 
 
-class Masking(nn.Module):
+class Masking(LearnedScales):
     """Parametrization: a weight with its pattern, rounded to `bits` with a scale per row if given.
 
     Members
@@ -59,16 +60,24 @@ class Masking(nn.Module):
         masked = apply_mask(weight, self.mask, self.mask_frozen)
         if self.bits is None or self.float_mode:
             return masked
-        rounded = integer_weight(self._rows(masked), self.scale, self.bits) * self.scale[:, None]
+        rows, log = self._rows(masked), self.log_scale("scale")
+        rounded = integer_weight(rows, self.scale, self.bits, log) * self.scale[:, None]
         return rounded.T if self.layout == COLUMNS_FIRST else rounded.view(weight.shape)
 
     @torch.no_grad()
     def update_scales(self, weight: Tensor) -> None:
-        """Fit the scales to the weights."""
-        if self.bits is not None:
-            rows = self._rows(weight * self.mask)
+        """Fit the scales to the weights, or follow what was learned."""
+        if self.bits is None:
+            return
+        if self.is_fitted("scale"):
+            rows, moment = self._rows(weight * self.mask), next(iter(self.moments.values()), None)
             levels = torch.full_like(rows[0], WEIGHT_LEVELS[self.bits])
-            self.scale.copy_(row_scales(rows, levels, torch.inf))
+            self.scale.copy_(row_scales(rows, levels, torch.inf, self.search, moment))
+        self.follow_scale("scale")
+
+    @property
+    def row_scales(self) -> list[str]:
+        return [] if self.bits is None else ["scale"]
 
 
 def weight_matrices(model: nn.Module, embeddings: bool = False) -> Iterator[Found]:

@@ -17,6 +17,7 @@ from .distillation import Distillation
 from .methods import make_method
 from .parts import Allocation, Method, Pattern, Score
 from .patterns import make_pattern
+from .rounding import check_rounding
 from .scores import make_score
 
 ARITHMETIC = ("machine", "weights", "float")
@@ -72,7 +73,16 @@ class Recipe(MatrixRecipe):
     config: the accelerator whose lanes and arrays shape the pattern.
     prune_end: share of the training steps after which the pattern and the scales are fixed.
     updates: how often the pattern is renewed until then.
-    percentile: of the calibration data's magnitudes, what the 8-bit range holds.
+    weight_scales: how a row's step is found: "max" (the largest weight is the largest level),
+        "error" (least squared error of the weights), "output" (of the results, from calibration
+        data) or "learned" (by training, once the pattern is fixed; "error" until then).
+    activation_scales: the 8-bit range of a layer's input: "max" of the calibration data's
+        magnitudes, their "percentile", the range of the least squared error ("mse"), or "learned"
+        (by training, from that of "mse"; of linear layers).
+    percentile: of the magnitudes, what the range holds.
+    smoothing: 0..1, how much of loud input channels is folded into the weights, see
+        `smoothing.fold_outliers`; where nothing changes but the rounding.
+    delta_penalty: weight, in the loss, of the mean difference that recurrent layers are sent.
     distillation: weight, 0..1, of following the original model's outputs in the loss; or a
         Distillation, for hidden states and their correlations as well.
     temperature: softens both distributions when distilling by a weight.
@@ -93,7 +103,11 @@ class Recipe(MatrixRecipe):
     prune_end: float = 0.6
     updates: int = 50
     percentile: float = 100.0
+    weight_scales: str = "error"
+    activation_scales: str = "percentile"
     distillation: float | Distillation = 0.0
+    smoothing: float = 0.0
+    delta_penalty: float = 0.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
@@ -169,7 +183,10 @@ def _matches(pattern: str, path: str, name: str) -> bool:
 
 
 def _check_types(recipe: Recipe) -> None:
-    numbers = ("prune_end", "updates", "percentile", "distillation", "temperature")
+    numbers = (
+        "prune_end", "updates", "percentile", "smoothing", "delta_penalty", "distillation",
+        "temperature",
+    )  # fmt: skip
     names = [f.name for f in fields(MatrixRecipe)]
     values = {name: getattr(recipe, name) for name in (*names, *numbers)}
     if isinstance(recipe.distillation, Distillation):

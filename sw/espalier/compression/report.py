@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class MatrixReport:
 
     entries: weights that the accelerator would store with padding: every column of a block of rows
         takes as many words as its fullest lane keeps; `kept` for a balanced pattern.
+    skipped: share of columns that the machine skips on sample data (changes held back, zeros).
     """
 
     name: str
@@ -30,6 +31,7 @@ class MatrixReport:
     kept: int
     pattern: str = "column-balanced"
     entries: int = 0
+    skipped: float | None = None
 
     @property
     def size(self) -> int:
@@ -95,14 +97,20 @@ class Report:
         """Matrices that the accelerator stores with padding: their lanes keep different numbers."""
         return tuple(matrix for matrix in self.matrices if matrix.entries > matrix.kept)
 
+    def with_skipped(self, shares: Mapping[str, float]) -> Report:
+        """With the measured shares of skipped columns, by matrix."""
+        matrices = (replace(m, skipped=shares.get(m.name, m.skipped)) for m in self.matrices)
+        return replace(self, matrices=tuple(matrices))
+
     def __str__(self) -> str:
         width = max(len("in all"), *(len(m.name) for m in self.matrices))
-        lines = [f"{'matrix':{width}}  {'shape':>11}  bits  requested  achieved   bytes"]
+        lines = [f"{'matrix':{width}}  {'shape':>11}  bits  requested  achieved   bytes  skipped"]
         for m in self.matrices:
             shape = f"{m.shape[0]} x {m.shape[1]}"
             lines.append(
                 f"{m.name:{width}}  {shape:>11}  {m.weight_bits:4}  {m.requested_density:9.4f}"
                 f"  {m.density:8.4f}  {m.weight_bytes:6}"
+                + ("" if m.skipped is None else f"  {m.skipped:7.1%}")
             )
         lines.append(
             f"{'in all':{width}}  {'':11}  {'':4}  {self.requested_density:9.4f}"

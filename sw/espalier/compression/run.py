@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from . import quantization
 from .allocations import make_allocation
-from .convert import convert, quant_modules, quantized_weights
-from .masking import Masking, mask_model, without_masks
+from .convert import convert, quantized_weights
+from .masking import mask_model, without_masks
 from .methods import make_method
 from .moments import collect_moments
 from .parts import Method, Score
@@ -50,6 +51,7 @@ class Run:
             if weight.density < 1:
                 _check_density(weight)
         self._hooks: list[Any] = []
+        quantization.prepare(self)
 
     def _check_needs(self) -> None:
         for kind, part in (("score", self.score), ("method", self.method)):
@@ -114,11 +116,7 @@ class Run:
 
     def update_scales(self) -> None:
         """Fit the scales of rounded weights."""
-        for module in quant_modules(self.model):
-            module.update_scales()
-        for weight in self.weights:
-            if isinstance(weight.holder, Masking):
-                weight.holder.update_scales(weight.parameter)
+        quantization.update_scales(self)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -129,6 +127,7 @@ class Run:
             weight.set_value(weight.value * weight.mask)
         self.update_scales()
         without_masks(self.model)
+        quantization.finish(self.model)
 
 
 def _check_density(weight: Weight) -> None:

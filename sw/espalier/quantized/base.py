@@ -23,8 +23,6 @@ class QuantModule(LearnedScales):
     blocks: gates stacked in each matrix (GRU 3, linear layer 1); each is a pattern of its own.
     float_mode: True computes in real numbers, with pruned weights: for calibration.
     mask_frozen: False lets gradients reach pruned weights.
-    search: how row scales are fitted to the weights, see `row_scales`.
-    moments: for the search "output", E[x x^T] of a matrix' inputs, by parameter name.
     watched: whether forwards keep what the products are sent, in `sent`.
     sent: column inputs of the last forward in steps of their 8 bits [..., N], by parameter name; of
         a GRU [T, B, N] in its order of time, with small differences held back.
@@ -38,8 +36,6 @@ class QuantModule(LearnedScales):
         self.bit_widths: dict[str, int] = {}
         self.float_mode = False
         self.mask_frozen = True
-        self.search = "error"
-        self.moments: dict[str, Tensor] = {}
         self.watched = False
         self.sent: dict[str, Tensor] = {}
 

@@ -58,12 +58,19 @@ class LearnedScales(nn.Module):
     A learned buffer <name> has a parameter log_<name> beside it. Until `learning` is set it follows
     the buffer, which is fitted to the weights; from then on the buffer follows the parameter, which
     `learned_round` trains. `keep_scales` ends that.
+
+    Members
+    -------
+    search: how row scales are fitted to weights, see `row_scales`.
+    moments: for the search "output", E[x x^T] of a matrix' inputs, by parameter name.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.learning = False
         self.kept_scales: set[str] = set()
+        self.search = "error"
+        self.moments: dict[str, Tensor] = {}
 
     def learn_scales(self, *names: str) -> None:
         """Give these scale buffers a parameter each."""
