@@ -28,28 +28,44 @@ def options_of(name: str) -> list[str]:
     return list(inspect.signature(_load(_find(name))).parameters)
 
 
+def text_option(name: str) -> str | None:
+    """The option that takes what follows a colon in `open("name:text")`: the device's first one,
+    where that is text. Raises DeviceError for an unknown device."""
+    first = next(iter(inspect.signature(_load(_find(name))).parameters.values()), None)
+    return first.name if first is not None and first.annotation in (str, "str") else None
+
+
 def open(name: str = "reference", **options: Any) -> Device:
     """The device called `name`; use it as a context manager, or call `close`.
 
-    Options belong to the device (`espalier devices` lists them). Nothing is built or touched before
+    Options belong to the device (`espalier devices` lists them). Some devices take their first
+    option after a colon as well: `open("serial:/dev/ttyUSB0")`. Nothing is built or touched before
     the first program is loaded, because the program names the configuration.
 
     Raises
     ------
     DeviceError: no such device (the message lists those that are installed), an option that it does
-        not have, or one that is impossible.
+        not have, lacks or is given twice, or one that is impossible.
     """
     return Device(name, opener_of(name, **options))
 
 
 def opener_of(name: str, **options: Any) -> Opener:
     """What opens the transport of the device called `name`. Raises as `open` does."""
-    function = _load(_find(name))
+    kind, colon, text = name.partition(":")
+    function = _load(_find(kind))
+    known = ", ".join(inspect.signature(function).parameters) or "none"
+    if colon:
+        first = text_option(kind)
+        if first is None:
+            raise DeviceError(f"device {kind!r} takes nothing after a colon; it takes: {known}")
+        if first in options:
+            raise DeviceError(f"device {kind!r}: {first} is given twice, {text!r} and as an option")
+        options[first] = text
     try:
         inspect.signature(function).bind(**options)
     except TypeError as error:
-        known = ", ".join(inspect.signature(function).parameters) or "none"
-        raise DeviceError(f"device {name!r}: {error}; it takes: {known}") from error
+        raise DeviceError(f"device {kind!r}: {error}; it takes: {known}") from error
     return function(**options)
 
 
