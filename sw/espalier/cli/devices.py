@@ -15,7 +15,9 @@ def devices_command() -> None:
     table = Table("device", "options")
     for name in device.names():
         try:
-            table.add_row(name, ", ".join(device.options_of(name)) or "none")
+            text = device.text_option(name)
+            shown = f"{name}:{text.upper()}" if text else name
+            table.add_row(shown, ", ".join(device.options_of(name)) or "none")
         except DeviceError as error:
             table.add_row(name, f"[yellow]not usable: {error}[/]")
     console.print(table)
