@@ -1,0 +1,154 @@
+"""What the study runs: settings, and the tables that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+
+from fsdd_data import BANDS, OFFICIAL
+from fsdd_model import CLASSES, HIDDEN, LAYERS
+
+from espalier import Recipe
+from espalier.spec.config import DE1_SOC, Config
+
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+DENSITIES = (1 / 4, 1 / 8, 1 / 12, 1 / 16, 1 / 24)
+LANES = (16, 32, 48, 64)
+HEAD_DENSITY = 1 / 2
+HEAD_WEIGHTS = HIDDEN * CLASSES
+GRU_WEIGHTS = 3 * HIDDEN * (BANDS + HIDDEN) + (LAYERS - 1) * 6 * HIDDEN**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """All that a run's result depends on, apart from the code.
+
+    Members
+    -------
+    split: "official", or the speaker who is left out for the test.
+    arithmetic: "float" is the dense model; "machine" the accelerator's.
+    density: share of all weights kept, the head's among them (it keeps HEAD_DENSITY of its own).
+    epochs: of training; a compressed model starts from the dense one of its seed and split, and
+        with 0 epochs it is only rounded.
+    """
+
+    split: str = OFFICIAL
+    arithmetic: str = "machine"
+    density: float = 1.0
+    weight_bits: int = 4
+    pattern: str = "column-balanced"
+    lanes: int = DE1_SOC.lanes
+    method: str = "gradual"
+    distillation: float = 0.5
+    delta_threshold: int = 0
+    epochs: int = 25
+    learning_rate: float = 1e-2
+    batch: int = 64
+    seed: int = 0
+
+    @property
+    def dense(self) -> Setting:
+        """The float model that a compressed one starts from."""
+        return Setting(
+            split=self.split, arithmetic="float", weight_bits=32, pattern="none", lanes=0,
+            method="none", distillation=0.0, epochs=20, learning_rate=4e-3, seed=self.seed,
+        )  # fmt: skip
+
+    @property
+    def is_dense(self) -> bool:
+        return self.arithmetic == "float"
+
+    def recipe(self) -> Recipe:
+        """Of the whole model's density: the GRU's matrices keep what the head leaves."""
+        if self.density == 1:
+            head = gru = 1.0
+        else:
+            head = HEAD_DENSITY
+            gru = (
+                self.density * (GRU_WEIGHTS + HEAD_WEIGHTS) - HEAD_DENSITY * HEAD_WEIGHTS
+            ) / GRU_WEIGHTS
+        return Recipe(
+            density=gru,
+            weight_bits=self.weight_bits,
+            pattern=self.pattern,
+            method=self.method,
+            distillation=self.distillation,
+            delta_threshold=self.delta_threshold,
+            layers={"head": {"density": head, "pattern": "column-balanced", "delta_threshold": 0}},
+            config=accelerator(self.lanes),
+        )
+
+    def __str__(self) -> str:
+        if self.is_dense:
+            return f"dense float, {self.split}, seed {self.seed}"
+        parts = [self.pattern, f"1/{1 / self.density:g}", f"W{self.weight_bits}A8"]
+        parts += [f"{self.lanes} lanes"] if self.pattern != "fine-grained" else []
+        parts += [f"threshold {self.delta_threshold}"] if self.delta_threshold else []
+        return f"{', '.join(parts)}, {self.split}, seed {self.seed}"
+
+    def values(self) -> dict[str, object]:
+        """As columns of the table."""
+        return {**asdict(self), "density": round(self.density, 6)}
+
+
+def accelerator(lanes: int) -> Config:
+    """DE1_SOC with its lanes dealt to arrays of so many, as far as they divide."""
+    if lanes == DE1_SOC.lanes:
+        return DE1_SOC
+    arrays = DE1_SOC.total_lanes // lanes
+    return replace(DE1_SOC, name=f"{arrays}x{lanes}", lanes=lanes, arrays=arrays)
+
+
+Table = Callable[[int], Iterable[Setting]]
+
+
+def baseline(seed: int) -> list[Setting]:
+    """The dense model in floats, and rounded to 8 bits without training."""
+    rounded = Setting(weight_bits=8, epochs=0, distillation=0.0, seed=seed)
+    return [rounded.dense, rounded]
+
+
+def densities(seed: int) -> list[Setting]:
+    """The hardware's pattern on DE1_SOC, and the yardstick, from the densest on."""
+    return [
+        Setting(pattern=pattern, density=density, seed=seed)
+        for pattern in ("column-balanced", "fine-grained")
+        for density in DENSITIES
+    ]
+
+
+def lanes(seed: int) -> list[Setting]:
+    """Lanes an array, at one density."""
+    return [Setting(density=1 / 12, lanes=each, seed=seed) for each in LANES]
+
+
+def uniform(seed: int) -> list[Setting]:
+    """One k for all columns, where a density allows it: multiples of 1 / ceil(256 / lanes)."""
+    return [
+        Setting(pattern="uniform-k", density=density, lanes=each, seed=seed)
+        for density, each in ((1 / 8, 32), (1 / 16, 16), (1 / 4, 32), (1 / 4, 64))
+    ] + [
+        Setting(density=density, lanes=each, seed=seed)
+        for density, each in ((1 / 16, 16), (1 / 4, 64))
+    ]
+
+
+def thresholds(seed: int) -> list[Setting]:
+    """Held-back differences, trained with, at one density."""
+    return [Setting(density=1 / 12, delta_threshold=each, seed=seed) for each in (0, 2, 4, 8, 16)]
+
+
+def speakers(seed: int) -> list[Setting]:
+    """Each speaker left out: the dense model and two densities of the hardware's pattern."""
+    compressed = [
+        Setting(split=speaker, density=density, seed=seed)
+        for speaker in SPEAKERS
+        for density in (1 / 12, 1 / 24)
+    ]
+    return [s for each in compressed for s in (each.dense, each)]
+
+
+TABLES: dict[str, Table] = {
+    table.__name__: table for table in (baseline, densities, lanes, uniform, thresholds, speakers)
+}
+"""In order of value."""

@@ -1,0 +1,187 @@
+"""Runs of the study, one after the other, each finished one kept."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from fsdd_data import Batches, Split, read
+from fsdd_model import SpeechReader, log_probabilities, loss, measures, train_dense
+from fsdd_settings import GRU_WEIGHTS, HEAD_WEIGHTS, Setting
+from ledger import Ledger
+from torch import nn
+
+import espalier
+
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model in evaluation mode, and shares of the weights: kept, and stored with padding."""
+
+    model: nn.Module
+    kept: float = 1.0
+    stored: float = 1.0
+
+
+class Study:
+    """The data, the ledger, and how long it may take."""
+
+    def __init__(self, data: Path, ledger: Ledger, budget_minutes: float | None = None) -> None:
+        self.data, self.ledger = data, ledger
+        self.budget = budget_minutes and 60 * budget_minutes
+        self.start = time.monotonic()
+        self._splits: dict[str, Split] = {}
+
+    def split(self, name: str) -> Split:
+        if name not in self._splits:
+            self._splits = {name: read(self.data, name)}
+        return self._splits[name]
+
+    def run(self, settings: Iterable[Setting]) -> list[Setting]:
+        """Run what is not finished yet, in order; gives what the budget left out."""
+        wanted = [s for s in dict.fromkeys(settings) if not self.ledger.finished(s.values())]
+        longest = 0.0
+        for number, setting in enumerate(wanted):
+            elapsed = time.monotonic() - self.start
+            if self.budget is not None and elapsed + longest > self.budget:
+                return wanted[number:]
+            with Report(
+                f"{number + 1}/{len(wanted)} {setting}", len(wanted) - number - 1
+            ) as report:
+                self.finish(setting, report)
+            longest = max(longest, time.monotonic() - self.start - elapsed)
+        return []
+
+    def finish(self, setting: Setting, progress: Progress) -> None:
+        """One run, to its row. Validation and test are computed once, at the end."""
+        start = time.monotonic()
+        result, split = self.train(setting, progress), self.split(setting.split)
+        seconds = time.monotonic() - start
+        torch.save(result.model.state_dict(), self.ledger.weights(setting.values()))
+        predictions = {
+            "validation": log_probabilities(result.model, split.validation),
+            "test": log_probabilities(result.model, split.test),
+            "validation_digits": split.validation.digits.numpy(),
+            "test_digits": split.test.digits.numpy(),
+        }
+        self.ledger.add(setting.values(), _results(result, seconds, predictions), predictions)
+
+    def train(self, setting: Setting, progress: Progress) -> Result:
+        """The model of a setting; training is seeded, and needs the dense one's weights."""
+        if setting.is_dense:
+            batches = Batches(self.split(setting.split).training, setting.batch)
+            torch.manual_seed(setting.seed)
+            return Result(train_dense(batches, setting.epochs, setting.learning_rate, progress))
+        return self.compress(self.dense(setting, progress), setting, progress)
+
+    def dense(self, setting: Setting, progress: Progress) -> SpeechReader:
+        """The float model that a setting starts from, trained now if it is not there."""
+        if not self.ledger.finished(setting.dense.values()):
+            self.finish(setting.dense, progress)
+        path, model = self.ledger.weights(setting.dense.values()), SpeechReader()
+        if not path.exists():
+            trained = self.train(setting.dense, progress).model
+            torch.save(trained.state_dict(), path)
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+
+    def compress(self, dense: SpeechReader, setting: Setting, progress: Progress) -> Result:
+        training = self.split(setting.split).training
+        torch.manual_seed(setting.seed)
+        batches = Batches(training, setting.batch)
+        if setting.epochs:
+            model = espalier.compress(
+                dense,
+                setting.recipe(),
+                batches=batches,
+                loss=loss,
+                epochs=setting.epochs,
+                learning_rate=setting.learning_rate,
+                progress=progress,
+            )
+        else:
+            calibration = [(x, lengths) for x, lengths, _ in batches]
+            model = espalier.compress(dense, setting.recipe(), calibration=calibration)
+        report = model.espalier_report
+        stored = sum(matrix.entries for matrix in report.matrices) / (GRU_WEIGHTS + HEAD_WEIGHTS)
+        return Result(model, report.density, stored)
+
+
+def _results(
+    result: Result, seconds: float, predictions: dict[str, np.ndarray]
+) -> dict[str, object]:
+    row: dict[str, object] = {
+        "kept": round(result.kept, 5),
+        "stored": round(result.stored, 5),
+    }
+    for part in ("validation", "test"):
+        digits = torch.from_numpy(predictions[f"{part}_digits"])
+        accuracy, entropy = measures(predictions[part], digits)
+        row |= {
+            f"{part}_accuracy": round(accuracy, 5),
+            f"{part}_cross_entropy": round(entropy, 5),
+        }
+    return row | {
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+class Report:
+    """A line for each run on the standard error: how far it is, and when this and all is done."""
+
+    def __init__(self, title: str, runs_left: int) -> None:
+        self.title, self.runs_left = title, runs_left
+        self.start = self.last = time.monotonic()
+        self.end = "\r" if sys.stderr.isatty() else "\n"
+        self.interval = 0.5 if sys.stderr.isatty() else 20.0
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __call__(self, done: int, steps: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self.last < self.interval:
+            return
+        self.last = now
+        left = (now - self.start) / done * (steps - done)
+        study = left + self.runs_left * (now - self.start) / done * steps
+        text = f"{self.title}: {done}/{steps}, loss {loss:.3f}, {clock(left)} left"
+        text += f", {clock(study)} for all" if self.runs_left else ""
+        print(f"{text:<110}", end=self.end, file=sys.stderr, flush=True)
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            seconds = time.monotonic() - self.start
+            print(f"{self.title}: done in {clock(seconds):<70}", file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Hours:minutes:seconds."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def summary(rows: Sequence[dict[str, str]]) -> str:
+    """Rows as text."""
+    lines = [f"{'':54}  kept    validation        test"]
+    for row in rows:
+        name = (
+            f"{row['arithmetic']:7} {row['pattern']:15} {float(row['density']):.4f} "
+            f"W{row['weight_bits']:2} {row['lanes']:2} {row['split']:9} seed {row['seed']}"
+        )
+        parts = [
+            f"{100 * float(row[f'{part}_accuracy']):6.2f} {float(row[f'{part}_cross_entropy']):.4f}"
+            for part in ("validation", "test")
+        ]
+        lines.append(f"{name:54}  {float(row['kept']):.4f}  {'  '.join(parts)}")
+    return "\n".join(lines)
