@@ -51,7 +51,7 @@ class Masking(LearnedScales):
         self.mask_frozen, self.float_mode = True, False
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
         if bits is not None:
-            self.register_buffer("scale", torch.ones(len(self._rows(weight))))
+            self.register_buffer("row_scale", torch.ones(len(self._rows(weight))))
 
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor.T if self.layout == COLUMNS_FIRST else tensor.flatten(1)
@@ -60,8 +60,8 @@ class Masking(LearnedScales):
         masked = apply_mask(weight, self.mask, self.mask_frozen)
         if self.bits is None or self.float_mode:
             return masked
-        rows, log = self._rows(masked), self.log_scale("scale")
-        rounded = integer_weight(rows, self.scale, self.bits, log) * self.scale[:, None]
+        rows, log = self._rows(masked), self.log_scale("row_scale")
+        rounded = integer_weight(rows, self.row_scale, self.bits, log) * self.row_scale[:, None]
         return rounded.T if self.layout == COLUMNS_FIRST else rounded.view(weight.shape)
 
     @torch.no_grad()
@@ -69,15 +69,15 @@ class Masking(LearnedScales):
         """Fit the scales to the weights, or follow what was learned."""
         if self.bits is None:
             return
-        if self.is_fitted("scale"):
+        if self.is_fitted("row_scale"):
             rows, moment = self._rows(weight * self.mask), next(iter(self.moments.values()), None)
             levels = torch.full_like(rows[0], WEIGHT_LEVELS[self.bits])
-            self.scale.copy_(row_scales(rows, levels, torch.inf, self.search, moment))
-        self.follow_scale("scale")
+            self.row_scale.copy_(row_scales(rows, levels, torch.inf, self.search, moment))
+        self.follow_scale("row_scale")
 
     @property
     def row_scales(self) -> list[str]:
-        return [] if self.bits is None else ["scale"]
+        return [] if self.bits is None else ["row_scale"]
 
 
 def weight_matrices(model: nn.Module, embeddings: bool = False) -> Iterator[Found]:

@@ -95,11 +95,13 @@ class Method:
     -------
     calibrated, trained: whether it needs sample inputs, training steps.
     once: whether the masks stay as they were first chosen.
+    score: name of the score that it takes where the recipe has none.
     """
 
     calibrated: ClassVar[bool] = False
     trained: ClassVar[bool] = False
     once: ClassVar[bool] = False
+    score: ClassVar[str] = "magnitude"
 
     def density(self, goal: float, progress: float) -> float:
         """The density at a share 0..1 of the pruning time; `goal` at its end."""

@@ -65,7 +65,8 @@ class Recipe(MatrixRecipe):
     layers: exceptions, {name: {"density": ..., ...}}; a name is a module's or a matrix'
         ("head", "rnn.weight_hh_l0") with * and ? as wildcards. Later ones win.
     score, allocation, method: what is important, how much of each matrix, how to get there: names
-        in `scores.SCORES`, `allocations.ALLOCATIONS`, `methods.METHODS`, or objects.
+        in `scores.SCORES`, `allocations.ALLOCATIONS`, `methods.METHODS`, or objects. Without a
+        score it is the method's own: magnitude, for most.
     arithmetic: "machine" gives the accelerator's values, for nn.Linear and nn.GRU; "weights" rounds
         weights only and "float" nothing, for weight matrices of any module: these do not compile.
     embeddings: whether tables of nn.Embedding count as weight matrices (not on the machine).
@@ -93,7 +94,7 @@ class Recipe(MatrixRecipe):
     """
 
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    score: str | Score = "magnitude"
+    score: str | Score | None = None
     allocation: str | Allocation = "uniform"
     method: str | Method = "gradual"
     arithmetic: str = "machine"
@@ -102,12 +103,12 @@ class Recipe(MatrixRecipe):
     config: Config = DE1_SOC
     prune_end: float = 0.6
     updates: int = 50
-    percentile: float = 100.0
     weight_scales: str = "error"
     activation_scales: str = "percentile"
-    distillation: float | Distillation = 0.0
+    percentile: float = 100.0
     smoothing: float = 0.0
     delta_penalty: float = 0.0
+    distillation: float | Distillation = 0.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
@@ -122,7 +123,9 @@ class Recipe(MatrixRecipe):
         _check_number("temperature", self.temperature, "above 0", self.temperature > 0)
         choices = ", ".join(ARITHMETIC)
         _check_number("arithmetic", self.arithmetic, choices, self.arithmetic in ARITHMETIC)
-        make_score(self.score), make_allocation(self.allocation), make_method(self.method)
+        make_allocation(self.allocation)
+        make_score(self.score or make_method(self.method).score)
+        check_rounding(self)
         if self.delta_threshold and not self.delta:
             raise RecipeError(f"delta must be True for a delta_threshold of {self.delta_threshold}")
         object.__setattr__(self, "layers", {key: dict(value) for key, value in self.layers.items()})

@@ -37,9 +37,9 @@ class Run:
         self, model: nn.Module, recipe: Recipe, total_steps: int, calibration: Any = None
     ) -> None:
         self.recipe, self.total_steps, self.steps = recipe, total_steps, 0
-        self.score = make_score(recipe.score)
-        self.allocation = make_allocation(recipe.allocation)
         self.method = make_method(recipe.method)
+        self.score = make_score(recipe.score or self.method.score)
+        self.allocation = make_allocation(recipe.allocation)
         self.calibration = calibration
         self._check_needs()
         if recipe.arithmetic == "machine":
@@ -55,7 +55,7 @@ class Run:
 
     def _check_needs(self) -> None:
         for kind, part in (("score", self.score), ("method", self.method)):
-            name = f"{kind} {getattr(self.recipe, kind)!r}"
+            name = f"{kind} {getattr(self.recipe, kind) or self.method.score!r}"
             if part.trained and not self.total_steps:
                 raise RecipeError(f"{name} needs training: give batches= and loss=")
             if part.calibrated and self.calibration is None:
@@ -90,9 +90,10 @@ class Run:
     @torch.no_grad()
     def renew(self) -> None:
         """Let the method choose the masks for the present step."""
-        if self.score.calibrated and not all("moment" in w.state for w in self.weights):
-            self.collect(self.weights)
         if not self.method.once or not self.steps:
+            collected = self.method.calibrated or all("moment" in w.state for w in self.weights)
+            if self.score.calibrated and not collected:
+                self.collect(self.weights)
             self.method.renew(self)
         for weight in self.weights:
             weight.frozen = self.fixed or self.method.once
@@ -126,8 +127,8 @@ class Run:
         for weight in self.weights:
             weight.set_value(weight.value * weight.mask)
         self.update_scales()
-        without_masks(self.model)
         quantization.finish(self.model)
+        without_masks(self.model)
 
 
 def _check_density(weight: Weight) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..parts import Method, unknown
 from .admm import Admm, admm_sr_ste
 from .gradual import Gradual, OneShot
+from .reconstruction import LeastSquares, SparseGpt
 from .sr_ste import SrSte
 
 METHODS: dict[str, Callable[[], Method]] = {
@@ -16,6 +17,8 @@ METHODS: dict[str, Callable[[], Method]] = {
     "sr-ste": SrSte,
     "admm": Admm,
     "admm-sr-ste": admm_sr_ste,
+    "sparsegpt": SparseGpt,
+    "least-squares": LeastSquares,
 }
 
 
@@ -28,4 +31,6 @@ def make_method(value: Any) -> Method:
     raise unknown("method", value, list(METHODS))
 
 
-__all__ = ["METHODS", "Admm", "Gradual", "OneShot", "SrSte", "make_method"]
+__all__ = [
+    "METHODS", "Admm", "Gradual", "LeastSquares", "OneShot", "SparseGpt", "SrSte", "make_method",
+]  # fmt: skip
