@@ -98,11 +98,15 @@ with opened() as device:
     interrupt = device._transport.interrupt
     before = interrupt.count
     session.run_integers(x)
-    print(interrupt.count - before)
-    interrupt.wait = lambda timeout_s: None
+    print(interrupt.count - before, flush=True)
+    sys.stdin.readline()
     session.run_integers(x)
+    print(interrupt.count - before)
 """
-    assert int(host.run(board, code, path, x)) == 1
+    process = host.start(board, code, path, x)
+    assert process.stdout.readline() == "1\n"
+    board.mute_interrupt()
+    assert process.communicate("go\n", timeout=60) == ("1\n", "")
 
 
 def test_random_models_equal_the_reference(tmp_path):

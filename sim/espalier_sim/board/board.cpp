@@ -149,8 +149,10 @@ public:
         for (ssize_t i = 0; i < bytes / 4; i++) armed = words[i] != 0;
     }
 
+    void mute() { muted = true; }
+
     void update(bool level) {  // it fires once and is masked until unmasked
-        if (!armed || !level) return;
+        if (!armed || !level || muted) return;
         armed = false;
         count++;
         if (::write(master, &count, sizeof count) != sizeof count) fail("uio");
@@ -158,7 +160,7 @@ public:
 
 private:
     int slave = -1;  // kept open, so that the terminal survives its readers
-    bool armed = false;
+    bool armed = false, muted = false;
     int32_t count = 0;
 };
 
@@ -218,6 +220,7 @@ private:
             case kSync: sync(request); break;
             case kGeometry: reply.data = uint64_t(settings.base) << 32 | settings.size; break;
             case kHang: fabric.sdram.hangCycle = fabric.sdram.cycle + request.data; break;
+            case kMute: uio.mute(); break;
             case kForge: forged[request.address] = request.data; break;
         }
         send(client, &reply, sizeof reply, MSG_NOSIGNAL);

@@ -21,8 +21,11 @@ from . import build
 WINDOW_BASE = 0x3C00_0000
 REGISTERS_BASE = 0xFF20_0000
 BUFFER = "espalier-buffer"
-REPORT, HANG, FORGE = 4, 5, 6
+REPORT, HANG, FORGE, MUTE = 4, 5, 6, 7
 """Requests of wire.hpp."""
+WORDS = {0xFF70_6000: 4, 0xFFD0_501C: 0b101, 0xFFC2_5080: 0x3FFF}
+"""What the processor's own registers hold on a board that is ready: the FPGA manager's status,
+bridges in reset, ports to the memory that are out of it."""
 FILES = {
     "proc/iomem": f"00000000-{WINDOW_BASE - 1:08x} : System RAM\n",
     "sys/class/fpga_manager/fpga0/state": "operating\n",
@@ -110,6 +113,14 @@ class Board:
         for name, size in sizes.items():
             with (self.root / "dev" / name).open("wb") as file:
                 file.truncate(size)
+        self.poke(WORDS)
+
+    def poke(self, words: dict[int, int]) -> None:
+        """Set 32-bit words of physical memory, by address."""
+        with (self.root / "dev" / "mem").open("r+b") as memory:
+            for address, word in words.items():
+                memory.seek(address)
+                memory.write(struct.pack("<I", word))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -128,6 +139,10 @@ class Board:
     def forge(self, register: str, value: int) -> None:
         """Answer reads of a register as another bitstream would."""
         self._ask(FORGE, registers.address(register), value)
+
+    def mute_interrupt(self) -> None:
+        """The interrupt does not come any more."""
+        self._ask(MUTE)
 
     def _ask(self, kind: int, address: int = 0, data: int = 0) -> str:
         """One request (wire.hpp); the text of a report."""

@@ -13,6 +13,7 @@ enum Kind : uint32_t {
     kReport = 4,    // reply, then a packet of text: cycles, bursts, busy, first breach of a rule
     kHang = 5,      // the memory takes and answers nothing from `data` cycles on
     kForge = 6,     // reads of register `address` give `data`, as another bitstream would
+    kMute = 7,      // the interrupt does not come any more
 };
 
 enum Code : uint32_t { kAnswered = 0, kBusError = 1, kNoAnswer = 2 };

@@ -23,6 +23,8 @@ from . import probe
 BOARD = "de1-soc"
 WATCHDOG_CYCLES = 1 << 20
 TIMEOUT_S = 5.0
+SMALLEST_BYTES = 1 << 16
+"""Window that the probes need."""
 SEED = 1
 
 
@@ -77,9 +79,8 @@ def _opened_device(transport: Transport, program: Program | None) -> Iterator[Ch
 
 def _kernel(root: Path) -> Iterator[Check]:
     for finding in fpga.findings(root):
-        fine = finding.fine if finding.present else None
-        yield Check(finding.what, fine, finding.state, finding.advice)
-        if fine is False:
+        yield Check(finding.what, finding.fine, finding.state, finding.advice)
+        if finding.fine is False:
             raise Failed(Check("registers", False, "not touched", "first mend what is above"))
 
 
@@ -93,8 +94,12 @@ def _opened(device: str, options: dict[str, Any], config: Config) -> Transport:
 def _place(transport: Transport) -> Check:
     base, size = transport.window_base, transport.window_bytes
     interrupt = getattr(transport, "interrupt", None)
-    how = "" if not hasattr(transport, "interrupt") else ", polled" if interrupt is None else ""
-    return Check("device", True, f"window of {size:#x} bytes at {base:#010x}{how}")
+    how = "by interrupt" if interrupt else "by polling"
+    if size < SMALLEST_BYTES:
+        raise Failed(
+            Check("device", False, f"the window has {size} bytes", f"at least {SMALLEST_BYTES}")
+        )
+    return Check("device", True, f"window of {size:#x} bytes at {base:#010x}, waits {how}")
 
 
 def _machine(transport: Transport, program: Program | None) -> Iterator[Check]:
@@ -109,8 +114,9 @@ def _machine(transport: Transport, program: Program | None) -> Iterator[Check]:
     transport.config = _config(transport, program)
     yield Check("configuration", True, _lanes(transport.config))
     status = Status(transport.read_register("STATUS"))
-    left = "idle" if not status & (Status.BUSY | Status.FAULT) else "left running or on a fault"
-    yield Check("state", True, f"{left} (STATUS {int(status):#x}); stopped and cleared if need be")
+    left = status & (Status.BUSY | Status.FAULT)
+    end = "left so by an earlier process; stopped and cleared now" if left else "idle"
+    yield Check("state", True, f"STATUS {int(status):#x}, {end}")
 
 
 def _config(transport: Transport, program: Program | None) -> Config:
@@ -190,10 +196,9 @@ def _network(transport: Transport) -> Check:
     if wrong:
         advice = "timing of this bitstream? see its report; if it is met, this is a bug: report it"
         return Check("network", False, f"{wrong} of {found.size} outputs are wrong", advice)
-    return Check("network", True, f"{found.size} outputs are bit-exact ({cycles} cycles)")
+    spent = f" ({cycles} cycles)" if cycles else ""
+    return Check("network", True, f"{found.size} outputs are bit-exact{spent}")
 
 
 def _driver(transport: Transport, program: Program) -> Driver:
-    return Driver(
-        transport, program, watchdog_cycles=WATCHDOG_CYCLES, timeout_s=TIMEOUT_S
-    )  # fmt: skip
+    return Driver(transport, program, watchdog_cycles=WATCHDOG_CYCLES, timeout_s=TIMEOUT_S)
