@@ -63,10 +63,11 @@ def prepare(run: Run) -> None:
 @torch.no_grad()
 def update_scales(run: Run) -> None:
     """Fit scales to the weights; once the pattern is fixed, take over those that are learned."""
-    if run.total_steps and run.fixed and not any(m.learning for m in holders(run.model)):
+    learners = [module for module in holders(run.model) if module.learned_scales]
+    if run.total_steps and run.fixed and not all(m.learning for m in learners):
         _fit(run)  # learning starts from here
-        for module in holders(run.model):
-            module.learning = bool(module.learned_scales)
+        for module in learners:
+            module.learning = True
     linear = list(filter(_is_linear, quant_modules(run.model)))
     for module in linear:
         module.follow_input_scale()

@@ -94,17 +94,30 @@ def row_scales(
     full = (weight.abs() / levels).amax(dim=1).clamp(SCALE_MIN, limit)
     if search == "max":
         return full
+    if search == "error" or moment is None:
+        weight, levels, moment = *_nonzero(weight, levels), None
     best, least = full, torch.full_like(full, torch.inf)
     for ratio in CLIPPING_RATIOS:
         scale = (full * ratio).clamp(min=SCALE_MIN)
-        steps = torch.floor(weight / scale[:, None] + 0.5)
-        rounded = torch.minimum(torch.maximum(steps, -levels), levels) * scale[:, None]
-        difference = rounded - weight
-        seen = difference if search == "error" or moment is None else difference @ moment
+        difference = torch.floor(weight / scale[:, None] + 0.5)
+        torch.maximum(difference, -levels, out=difference)
+        torch.minimum(difference, levels, out=difference)
+        difference.mul_(scale[:, None]).sub_(weight)
+        seen = difference if moment is None else difference @ moment
         error = (seen * difference).sum(dim=1)
         best = torch.where(error < least, scale, best)
         least = torch.minimum(error, least)
     return best
+
+
+def _nonzero(weight: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights [M, k] of the fullest row's number that are not 0, and their levels.
+
+    Rows with fewer keep zeros, which every scale rounds without error.
+    """
+    used = (weight != 0).to(torch.uint8)
+    places = used.topk(max(1, int(used.sum(dim=1).max())), dim=1, sorted=False).indices
+    return weight.gather(1, places), levels[places]
 
 
 def apply_mask(weight: Tensor, mask: Tensor, frozen: bool) -> Tensor:
