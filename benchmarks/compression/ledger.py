@@ -47,7 +47,7 @@ class Ledger:
         results: Mapping[str, Any],
         predictions: Mapping[str, np.ndarray],
     ) -> dict[str, Any]:
-        """Keep a finished run; gives its row. Raises ValueError for other columns than the CSV's."""
+        """Keep a finished run; gives its row. ValueError: the CSV has other columns."""
         row = {"key": key(setting), **setting, **results}
         rows = self.rows()
         if rows and list(rows[0]) != list(row):

@@ -2,8 +2,8 @@
 
 A frame is WINDOW samples under a Hann window, frames start every HOP samples; the last one that has
 any sample is padded with zeros. Its power spectrum (FFT_SIZE points) is summed by BANDS triangles
-of equal width on the mel scale, mel(f) = 2595·log10(1 + f / 700), from LOWEST_HZ to half the sampling
-rate, each with a peak of 1; the feature is ln(energy + FLOOR).
+of equal width on the mel scale, mel(f) = 2595·log10(1 + f / 700), from LOWEST_HZ to half the
+sampling rate, each with a peak of 1; the feature is ln(energy + FLOOR).
 
 Source: the mel scale of O'Shaughnessy, Speech Communication (1987), as HTK uses it.
 """
