@@ -9,6 +9,7 @@ import torch
 from espalier.quantized import arithmetic, weights
 from espalier.quantized.activations import table_function
 from espalier.spec import numerics as nx
+from espalier.spec.config import SUM_BITS
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh"])
@@ -73,6 +74,42 @@ def test_held_back_columns_keep_their_last_sent_value():
     held = arithmetic.hold_back_sequence(sequence, 3)
     assert held.flatten().tolist() == [0, 7, 7, 2, -127, 127]
     assert arithmetic.hold_back_sequence(sequence, 0) is sequence
+
+
+def test_requantize_is_the_contracts_scale_sum_up_to_27_bits():
+    generator = random.Random(7)
+    limit = 1 << SUM_BITS - 1
+    scales = [2.0 ** generator.uniform(-14, 9.9) for _ in range(300)]
+    biases = [generator.choice([-1e9, 1e9, generator.uniform(-9, 9)]) for _ in scales]
+    rows = weights.make_rows(torch.tensor(scales).double(), torch.tensor(biases).double(), 1.0)
+    integer = rows.integer()
+    assert {*integer.shift.tolist()} == {*nx.SHIFTS}
+    totals = [[generator.randrange(-limit, limit) >> generator.randrange(27) for _ in scales]]
+    totals += [[-limit] * len(scales), [limit - 1] * len(scales)]
+    expected = [
+        [
+            nx.clip(nx.scale_sum(total, *map(int, row)), nx.VALUE_MIN, nx.VALUE_MAX)
+            for total, *row in zip(
+                line, integer.multiplier, integer.shift, integer.bias, strict=True
+            )
+        ]
+        for line in totals
+    ]
+    assert rows.requantize(torch.tensor(totals).double()).tolist() == expected
+
+
+def test_scales_of_sparse_rows_are_those_with_the_least_error():
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(30, 64, generator=generator)
+    weight *= torch.rand(30, 64, generator=generator) < torch.linspace(0, 1, 30)[:, None]
+    scale = weights.row_scales(weight, torch.full((64,), 7.0), math.inf)
+    for row, chosen in zip(weight, scale, strict=True):
+        full = max(float(row.abs().max()) / 7, weights.SCALE_MIN)
+        candidates = torch.tensor([full * ratio for ratio in weights.CLIPPING_RATIOS])[:, None]
+        rounded = torch.floor(row / candidates + 0.5).clamp(-7, 7) * candidates
+        errors = (rounded - row).square().sum(1)
+        own = errors[(candidates[:, 0] / chosen - 1).abs().argmin()]
+        assert own <= errors.min() * 1.0001
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -89,6 +89,7 @@ def test_settings_of_a_table_differ_in_keys_and_names():
     assert len({str(s) for s in settings}) == len(set(settings))
 
 
+@pytest.mark.slow
 def test_study_runs_compares_plots_and_compiles(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fsdd_settings.TABLES, "baseline", quick)
     monkeypatch.setattr(Setting, "dense", property(small_dense))
