@@ -36,6 +36,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="folder with fsdd.npz")
     add("--table", nargs="+", choices=TABLES, default=list(TABLES), help="what to run, in order")
+    add("--only", metavar="TEXT", nargs="+", help="of these, what has one of the texts in its name")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--threads", type=int, default=1, help="of torch")
     add("--budget-minutes", type=float, help="start no run that would end later than this")
@@ -83,7 +84,10 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
 def run(wishes: argparse.Namespace, ledger: Ledger) -> int:
     study = Study(wishes.data, ledger, wishes.budget_minutes)
-    left = study.run(s for seed in wishes.seeds for t in wishes.table for s in TABLES[t](seed))
+    settings = [s for seed in wishes.seeds for t in wishes.table for s in TABLES[t](seed)]
+    if wishes.only:
+        settings = [s for s in settings if any(text in str(s) for text in wishes.only)]
+    left = study.run(settings)
     print(summary(ledger.rows()))
     if left:
         print(f"not run for lack of time: {len(left)}, first {left[0]}", file=sys.stderr)
