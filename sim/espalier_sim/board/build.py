@@ -21,8 +21,14 @@ PROGRAM, LIBRARY = "board", "trap.so"
 
 def program(config: Config) -> Path:
     """The executable board of `config`. Raises DeviceError when a tool is missing or fails."""
+    verilog = generated.verilog("de1-soc-fabric", config, De1SocFabric)
+    return program_of(verilog.read_text(), config.name)
+
+
+def program_of(verilog: str, name: str) -> Path:
+    """The executable board around `verilog`, whose top module is `top` with the fabric's ports;
+    `name` is for messages."""
     tools = toolchain.find()
-    verilog = generated.verilog("de1-soc-fabric", config, De1SocFabric).read_text()
     memory = resources.files(build.__package__).joinpath("memory.hpp").read_text()
     flags = repr((build.VERILATOR_FLAGS, build.OPTIMIZE))
     key = cache.key(verilog, memory, *map(_text, SOURCES), flags, tools.name)
@@ -33,7 +39,7 @@ def program(config: Config) -> Path:
         shutil.rmtree(objects)
 
     target = cache.folder() / f"board-{key}"
-    return cache.made(target, make, f"the simulated board with {config.name}") / PROGRAM
+    return cache.made(target, make, f"the simulated board with {name}") / PROGRAM
 
 
 def trap() -> Path:

@@ -64,6 +64,7 @@ class Board:
     window_bytes: memory for the window, a multiple of 4096.
     seed, stall, latency: of all pauses on both buses, as of the device `rtl`.
     cached: offer the window as a u-dma-buf device too, whose cache the host has to maintain.
+    program: another executable board (`build.program_of`) than De1SocFabric's.
 
     Raises
     ------
@@ -79,8 +80,9 @@ class Board:
         stall: float = 0.0,
         latency: int = 24,
         cached: bool = True,
+        program: Path | None = None,
     ):
-        program, self._trap = build.program(config), build.trap()
+        program, self._trap = program or build.program(config), build.trap()
         self.window_bytes = window_bytes
         self.root = Path(tempfile.mkdtemp(prefix="espalier-board-"))
         try:
