@@ -1,9 +1,13 @@
 """Methods, step by step by hand and on problems whose answer is known."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import espalier
 from espalier.compression import Compressor, Recipe, compress
 from espalier.compression.methods import (
     METHODS,
@@ -236,3 +240,13 @@ def test_unknown_methods_are_refused():
         make_method("magic")
     with pytest.raises(RecipeError, match="arithmetic must be machine, weights, float, not 'int'"):
         Recipe(arithmetic="int")
+
+
+def test_a_part_of_ones_own_is_one_object():
+    """The page on compression shows this score; a recipe with it works, and its text tells it."""
+    page = (Path(__file__).parents[2] / "docs" / "compression.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class Taylor" in b)
+    names = {"espalier": espalier}
+    exec(block, names)
+    assert 'score": "Taylor(decay=0.9)"' in names["recipe"].to_json()
+    assert Regression.train(score=names["Taylor"](), method="sr-ste").weight[0, 0] == 0

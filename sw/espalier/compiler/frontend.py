@@ -109,6 +109,7 @@ def quantized(model: nn.Module, call: Call) -> tuple[nn.Module, dict[str, Any]]:
     if report is not None:
         notes["density"] = report.density
         notes["requested_density"] = report.requested_density
+        notes["pattern"] = report.patterns
     return model, notes
 
 

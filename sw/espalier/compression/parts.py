@@ -96,12 +96,14 @@ class Method:
     calibrated, trained: whether it needs sample inputs, training steps.
     once: whether the masks stay as they were first chosen.
     score: name of the score that it takes where the recipe has none.
+    updates: how often it renews the masks, if it knows better than the recipe.
     """
 
     calibrated: ClassVar[bool] = False
     trained: ClassVar[bool] = False
     once: ClassVar[bool] = False
     score: ClassVar[str] = "magnitude"
+    updates: ClassVar[int | None] = None
 
     def density(self, goal: float, progress: float) -> float:
         """The density at a share 0..1 of the pruning time; `goal` at its end."""

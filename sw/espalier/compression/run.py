@@ -74,7 +74,8 @@ class Run:
     @property
     def interval(self) -> int:
         """Steps from one renewal of the masks to the next."""
-        return max(1, round(self.recipe.prune_end * self.total_steps / self.recipe.updates))
+        updates = self.method.updates or self.recipe.updates
+        return max(1, round(self.recipe.prune_end * self.total_steps / updates))
 
     def allocate(self, scores: Sequence[Tensor]) -> None:
         """Set every matrix' `goal`."""

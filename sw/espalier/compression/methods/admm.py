@@ -15,13 +15,15 @@ from ..weights import Weight
 class Admm(Method):
     """Alternating direction method of multipliers for: minimize f(W), W in the pattern.
 
-    Gradient steps on f(W) + rho/2·|W - Z + U|^2; at each of `Recipe.updates` the projection
-    Z = P(W + U) onto the pattern and the dual update U = U + W - Z. At `Recipe.prune_end` W = P(W),
-    and what is left is retrained.
+    Gradient steps on f(W) + rho/2·|W - Z + U|^2; at each of `updates` the projection Z = P(W + U)
+    onto the pattern and the dual update U = U + W - Z. At `Recipe.prune_end` W = P(W), and what is
+    left is retrained.
 
     Parameters
     ----------
     rho: strength of the pull.
+    updates: few: between two of them the weights must have time to follow the pull, or the duals
+        of all that is left out pile up until the pattern jumps.
     masked: compute with P(W + U)'s mask from the first step on (see "admm-sr-ste").
     decay: SR-STE's decay of weights outside of that mask.
 
@@ -31,7 +33,8 @@ class Admm(Method):
 
     trained = True
 
-    rho: float = 1e-2
+    rho: float = 0.1
+    updates: int = 4
     masked: bool = False
     decay: float = 0.0
 
