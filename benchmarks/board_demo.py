@@ -2,7 +2,7 @@
 transactions for every register access, random stalls on both buses, guard pages around the window.
 
     make demo                                # build/demo/digits_SMALL.espalier
-    python benchmarks/board_demo.py          # benchmarks/results/board_demo.csv, a minute or two
+    python benchmarks/board_demo.py          # benchmarks/results/board_demo.csv, minutes
 """
 
 from __future__ import annotations

@@ -26,9 +26,15 @@ def test_the_network_gives_what_is_shipped_on_every_configuration(config: Config
     assert len(np.unique(found)) > 20
 
 
-def test_a_machine_that_is_well(espalier):
-    status, out, _ = espalier("doctor", "--device", "reference", "--config", "tiny")
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_machine_that_is_well(espalier, name):
+    status, out, _ = espalier("doctor", "--device", "reference", "--config", name)
     assert status == 0 and "reference is ready" in out and "24 outputs are bit-exact" in out
+
+
+def test_the_simulated_hardware(espalier):
+    status, out, _ = espalier("doctor", "--device", "rtl", "--config", "TINY")
+    assert status == 0 and "rtl is ready" in out and "waits by polling" in out
 
 
 def test_a_machine_that_is_not_there(espalier, tmp_path):

@@ -15,6 +15,7 @@ from ..program import Program
 from ..runtime import Session, Transport, fpga
 from ..runtime.device import opener_of
 from ..runtime.driver import Driver
+from ..runtime.uio import Interrupt
 from ..spec import isa
 from ..spec.config import PRESETS, Config
 from ..spec.registers import MAGIC, Status
@@ -93,13 +94,17 @@ def _opened(device: str, options: dict[str, Any], config: Config) -> Transport:
 
 def _place(transport: Transport) -> Check:
     base, size = transport.window_base, transport.window_bytes
-    interrupt = getattr(transport, "interrupt", None)
-    how = "by interrupt" if interrupt else "by polling"
+    how = "waits by interrupt" if _interrupt_of(transport) else "waits by polling"
     if size < SMALLEST_BYTES:
         raise Failed(
             Check("device", False, f"the window has {size} bytes", f"at least {SMALLEST_BYTES}")
         )
-    return Check("device", True, f"window of {size:#x} bytes at {base:#010x}, waits {how}")
+    return Check("device", True, f"window of {size:#x} bytes at {base:#010x}, {how}")
+
+
+def _interrupt_of(transport: Transport) -> Interrupt | None:
+    found = getattr(transport, "interrupt", None)
+    return found if isinstance(found, Interrupt) else None
 
 
 def _machine(transport: Transport, program: Program | None) -> Iterator[Check]:
@@ -177,7 +182,7 @@ def _copy(transport: Transport) -> Check:
 
 def _interrupt(transport: Transport) -> Iterator[Check]:
     """The machine is DONE, so its interrupt is 1: unmasked, it fires at once."""
-    interrupt = getattr(transport, "interrupt", None)
+    interrupt = _interrupt_of(transport)
     if interrupt is None:
         return
     before = interrupt.count

@@ -10,7 +10,7 @@ from ..compiler.ir import Graph, Gru, Input, Output, Value, View
 from ..parameters import GruCellParameters, Matrix, Rows
 from ..program import Program
 from ..spec import numerics
-from ..spec.config import Config
+from ..spec.config import ITEM_BYTES, Config
 from ..spec.isa import Instruction, Opcode, Source, Store
 from ..spec.memory import Memory
 
@@ -26,7 +26,8 @@ def copy_program(config: Config) -> Program:
     memory: entry `run`."""
     waits = {"wait_load": 0, "wait_vector": 0, "wait_store": 0}
     halt = Instruction(Opcode.HALT, waits)
-    load = {"memory": Memory.VECTOR, "address": 0, "count": CHUNKS, "register": FROM}
+    items = copy_bytes(config) // ITEM_BYTES
+    load = {"memory": Memory.VECTOR, "address": 0, "count": items, "register": FROM}
     store = {"count": CHUNKS, "source": Source.OPERAND, "operand0": 0, "store": Store.VALUES}
     code = [
         halt,
