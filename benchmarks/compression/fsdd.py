@@ -45,6 +45,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
     add("--plot", action="store_true", help="draw figures of finished runs, and stop")
     add("--compile", nargs="+", metavar="KEY", help="compile these finished runs, and stop")
+    add("--thresholds", nargs="+", metavar="KEY", help="set delta thresholds in these, and stop")
     return parser.parse_args(argv)
 
 
@@ -78,6 +79,12 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
         study = Study(wishes.data, ledger)
         print(check(study, wishes.compile, wishes.results / "fsdd_compiled.csv"))
+        return 0
+    if wishes.thresholds:
+        from fsdd_thresholds import sweep
+
+        study = Study(wishes.data, ledger)
+        print(sweep(study, wishes.thresholds, wishes.results / "fsdd_thresholds.csv"))
         return 0
     return run(wishes, ledger)
 

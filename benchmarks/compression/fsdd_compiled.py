@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +34,15 @@ class Answers:
     skipped: float
 
 
-def restore(study: Study, setting: Setting) -> nn.Module:
-    """The compressed module of a finished run."""
+def restore(study: Study, setting: Setting, threshold: int | None = None) -> nn.Module:
+    """The compressed module of a finished run, with another delta threshold if one is given."""
     path = study.ledger.weights(setting.values())
     if not path.exists():
         raise DataError(f"{name(setting)}: {path} must be there; run the setting here first")
     x, lengths, _ = study.split(setting.split).training.padded(torch.arange(16))
     dense = study.dense(setting, lambda done, steps, loss: None)
-    model = espalier.compress(dense, setting.recipe(), calibration=[(x, lengths)])
+    chosen = setting if threshold is None else replace(setting, delta_threshold=threshold)
+    model = espalier.compress(dense, chosen.recipe(), calibration=[(x, lengths)])
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 
@@ -62,16 +63,26 @@ def run(program: espalier.Program, recordings: Recordings, report: Report) -> An
 
 def check(study: Study, keys: Sequence[str], path: Path) -> str:
     """Compile finished runs and compare; rows are added to the table at `path`."""
+    chosen = finished(study, keys)
+    return append(path, (compare(study, each, setting) for each, setting in chosen.items()))
+
+
+def finished(study: Study, keys: Sequence[str]) -> dict[str, Setting]:
+    """The settings of some of the table's keys. Raises DataError for others."""
     known = {row["key"]: setting_of(row) for row in study.ledger.rows()}
     for each in keys:
         if each not in known:
             raise DataError(f"a key must be one of the table's: {', '.join(known)}; not {each!r}")
+    return {each: known[each] for each in keys}
+
+
+def append(path: Path, rows: Iterable[dict[str, object]]) -> str:
+    """Add rows to the table at `path`, each as soon as it is there; as text too."""
     lines = []
-    for each in keys:
-        row = compare(study, each, known[each])
+    for row in rows:
         new = not path.exists()
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(row)

@@ -120,6 +120,12 @@ def test_study_runs_compares_plots_and_compiles(data, tmp_path, monkeypatch, cap
     assert float(compiled["equal_scores"]) > 0.9
     assert abs(float(compiled["difference"])) < 1e-3
 
+    assert fsdd.main(["--data", str(data), "--thresholds", rows[1]["key"], *folders]) == 0
+    sweep = table(results / "fsdd_thresholds.csv")
+    assert sweep[0]["test_cross_entropy"] == rows[1]["test_cross_entropy"]  # 0 changes nothing
+    skipped = [float(row["skipped_gru.weight_hh_l1"]) for row in sweep]
+    assert skipped == sorted(skipped) and skipped[-1] > 0.5 > skipped[0]
+
 
 def small_dense(self):
     return Setting(arithmetic="float", weight_bits=32, epochs=1, seed=self.seed, batch=16)
