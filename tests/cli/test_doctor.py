@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
+import board_host as host
 import numpy as np
 import pytest
+from integer_graphs import gru_graph
 
 from espalier.cli import probe
+from espalier.compiler.backend import build
 from espalier.runtime import open as open_device
 from espalier.spec.config import PRESETS, SMALL, TINY, Config
 from espalier_sim.board.process import Board
@@ -39,7 +43,8 @@ def test_the_simulated_hardware(espalier):
 
 def test_a_machine_that_is_not_there(espalier, tmp_path):
     status, out, _ = espalier("doctor", "--option", f"root={tmp_path}")
-    assert status == 1 and "FAIL device" in out and "dev/mem does not exist" in out
+    assert status == 1 and "FAIL board: not one with a device tree" in out
+    assert "elsewhere use rtl" in out and "registers: not touched" in out
 
 
 @pytest.fixture
@@ -48,25 +53,23 @@ def board() -> Iterator[Board]:
         yield opened
 
 
+def run_doctor(board: Board, *arguments: object) -> tuple[int, str]:
+    words = [sys.executable, "-m", "espalier.cli", "doctor", "--option", f"root={board.root}"]
+    result = subprocess.run(
+        [*words, *map(str, arguments)], env=board.environment, text=True, capture_output=True
+    )
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.returncode, result.stdout
+
+
 @pytest.fixture
 def doctor(board: Board) -> Callable[..., tuple[int, str]]:
-    def call(*arguments: object) -> tuple[int, str]:
-        words = [sys.executable, "-m", "espalier.cli", "doctor", "--option", f"root={board.root}"]
-        result = subprocess.run(
-            [*words, *map(str, arguments)],
-            env=board.environment,
-            text=True,
-            capture_output=True,
-        )
-        assert "Traceback" not in result.stdout + result.stderr
-        return result.returncode, result.stdout
-
-    return call
+    return partial(run_doctor, board)
 
 
 def test_a_board_that_is_well(board, doctor, program_file):
     status, out = doctor("--program", program_file)
-    assert status == 0 and out.count("ok  ") == 11 and "interrupt: arrives" in out
+    assert status == 0 and out.count("ok  ") == 12 and "interrupt: arrives" in out
     assert "waits by interrupt" in out and not board.report().breach
 
 
@@ -122,6 +125,14 @@ def test_a_cache_that_nobody_maintains(board, doctor):
         path.symlink_to("/dev/null")
     status, out = doctor()
     assert status == 1 and "ok   window" in out and "FAIL loop-back" in out
+
+
+def test_a_machine_that_a_killed_process_left_running(tmp_path):
+    program = build(gru_graph(np.random.default_rng(7), 5, 9, layers=2), TINY, {})
+    with Board(TINY, window_bytes=1 << 23, stall=0.1) as board:
+        host.kill_while_busy(board, program.save(tmp_path / "long.espalier"), 0)
+        status, out = run_doctor(board)
+        assert status == 0 and "STATUS 0x1, left so by an earlier process" in out
 
 
 def test_an_interrupt_that_never_comes(board, doctor):

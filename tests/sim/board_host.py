@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 from espalier_sim.board.process import Board
@@ -20,6 +22,14 @@ root = sys.argv[1]
 def opened(**options):
     return espalier.open("de1-soc", root=root, **options)
 """
+
+
+LONG = """
+with opened() as device:
+    session = device.load(sys.argv[2])
+    session.run_integers(np.zeros((1, session.most_steps, 5), np.int8) + 99)
+"""
+"""A run of 5 inputs that takes seconds, in a window of several MiB."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,18 @@ def start(board: Board, code: str, *arguments: object) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
     out, err = process.communicate(timeout=timeout_s)
     return Ended(process.returncode, out, err)
+
+
+def kill_while_busy(board: Board, program: object, delay_s: float) -> None:
+    """A host program that is killed in the middle of LONG."""
+    process = start(board, LONG, program)
+    while not board.report().busy or board.report().bursts < 1000:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    process.kill()
+    assert ended(process) == Ended(-signal.SIGKILL, "", "")
+    assert board.report().busy
 
 
 def run(board: Board, code: str, *arguments: object) -> str:

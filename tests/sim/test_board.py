@@ -4,7 +4,6 @@ transaction."""
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,14 +165,6 @@ def test_a_thousand_inferences_in_a_row(tmp_path):
         assert out == "done\n" and stalling.report().bursts > 3000
 
 
-LONG = """
-print("loading", flush=True)
-with opened() as device:
-    session = device.load(sys.argv[2])
-    print("running", flush=True)
-    session.run_integers(np.zeros((1, session.most_steps, 5), np.int8) + 99)
-    print("ended", flush=True)
-"""
 LOOK = """
 from espalier.spec.registers import Status
 transport = open_de1_soc(root=root)(TINY)
@@ -186,14 +177,7 @@ transport.close()
 def test_a_killed_host_leaves_nothing_to_reset(network, tmp_path, delay_s):
     program, path, x = network
     with Board(TINY, window_bytes=1 << 23, seed=3, stall=0.1) as board:
-        process = host.start(board, LONG, path)
-        while process.stdout.readline() != "running\n":
-            pass
-        while not board.report().busy:
-            time.sleep(0.01)
-        time.sleep(delay_s)
-        process.kill()
-        assert host.ended(process) == host.Ended(-signal.SIGKILL, "", "")
+        host.kill_while_busy(board, path, delay_s)
         assert host.run(board, LOOK) == "BUSY\n"
         host.run(board, RUN, path, x, tmp_path / "y.npy", {})
         np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected(program, x))

@@ -27,6 +27,7 @@ WORDS = {0xFF70_6000: 4, 0xFFD0_501C: 0b101, 0xFFC2_5080: 0x3FFF}
 """What the processor's own registers hold on a board that is ready: the FPGA manager's status,
 bridges in reset, ports to the memory that are out of it."""
 FILES = {
+    "proc/device-tree/compatible": "terasic,de1-soc\0altr,socfpga-cyclone5\0altr,socfpga\0",
     "proc/iomem": f"00000000-{WINDOW_BASE - 1:08x} : System RAM\n",
     "sys/class/fpga_manager/fpga0/state": "operating\n",
     "sys/class/fpga_bridge/br0/name": "lwhps2fpga\n",

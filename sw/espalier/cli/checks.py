@@ -72,8 +72,9 @@ def examine(
 def _opened_device(transport: Transport, program: Program | None) -> Iterator[Check]:
     yield _place(transport)
     yield from _machine(transport, program)
+    driver = _driver(transport, probe.copy_program(transport.config))  # stops what still runs
     yield _window(transport)
-    yield _copy(transport)
+    yield _copy(transport, driver)
     yield from _interrupt(transport)
     yield _network(transport)
 
@@ -120,7 +121,7 @@ def _machine(transport: Transport, program: Program | None) -> Iterator[Check]:
     yield Check("configuration", True, _lanes(transport.config))
     status = Status(transport.read_register("STATUS"))
     left = status & (Status.BUSY | Status.FAULT)
-    end = "left so by an earlier process; stopped and cleared now" if left else "idle"
+    end = "left so by an earlier process: stopped and cleared" if left else "idle"
     yield Check("state", True, f"STATUS {int(status):#x}, {end}")
 
 
@@ -159,10 +160,9 @@ def _window(transport: Transport) -> Check:
     return Check("window", True, "keeps what the host writes, first and last page")
 
 
-def _copy(transport: Transport) -> Check:
+def _copy(transport: Transport, driver: Driver) -> Check:
     """Host to memory, accelerator in, accelerator out, back to the host."""
-    program, size = probe.copy_program(transport.config), probe.copy_bytes(transport.config)
-    driver = _driver(transport, program)
+    size = probe.copy_bytes(transport.config)
     random = np.random.default_rng(SEED + 1)
     last = transport.window_bytes - size
     for source, target in ((4096, last), (last, 4096), (8192, 4096)):

@@ -163,9 +163,7 @@ class Options:
                 f"{RESERVED}, not {buffer!r}"
             )
         if uio_name == NO_UIO and self.buffer == UIO_MAP:
-            raise DeviceError(
-                "buffer must be auto, a u-dma-buf device or ADDRESS:BYTES with no uio"
-            )
+            raise DeviceError("buffer must not be uio where uio is none; leave it auto")
 
     def find_uio(self) -> uio.Uio | None:
         """The UIO device to use; None for /dev/mem."""

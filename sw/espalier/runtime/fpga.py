@@ -1,5 +1,5 @@
-"""What there is to know before anything is touched: is the FPGA configured, are the bridges to it
-open, whose is the memory?
+"""What there is to know before anything is touched: is this the chip, is its FPGA configured, are
+the bridges to it open, whose is the memory?
 
 An access through a closed bridge ends the process with SIGBUS, one into an FPGA without a design
 can stop the processor for good, and a window in the kernel's own memory destroys it. A kernel with
@@ -27,6 +27,8 @@ MEMORY_PORTS = 0xFFC2_5080
 OUR_PORT = 1 << 8 | 3 << 4 | 3
 """Command port 0, write and read FIFOs 0 and 1; 1 is out of reset."""
 UNKNOWN = "unknown"
+CHIP = "altr,socfpga"
+"""What the device tree of every board with this chip is compatible with."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,24 @@ class Finding:
 
 
 def findings(root: Path) -> Iterator[Finding]:
-    """The FPGA manager, then both bridges."""
+    """The board, the FPGA manager, both bridges; the board alone when it is another one."""
+    names = _compatible(root)
+    found = names[0] if names else "not one with a device tree"
+    advice = "de1-soc is for programs on the board itself; elsewhere use rtl, or serial:PORT"
+    yield Finding("board", found, CHIP in names, advice)
+    if CHIP in names:
+        yield from _fabric(root)
+
+
+def _compatible(root: Path) -> list[str]:
+    """The names in the device tree, the most special one first; empty where there is no tree."""
+    try:
+        return (root / "proc/device-tree/compatible").read_text().rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def _fabric(root: Path) -> Iterator[Finding]:
     states = _by_kernel(root) or _by_registers(root)
     wanted = {"FPGA": OPERATING, REGISTER_BRIDGE: ENABLED, MEMORY_BRIDGE: ENABLED}
     advice = {
