@@ -4,25 +4,22 @@ import pytest
 import torch
 
 from espalier.compression.ranges import POOL, RANGES, LeastError, Percentile
-from espalier.spec.numerics import COLUMN_MAX
 
 
-def test_each_kind_on_a_thousand_ones_and_an_outlier():
-    magnitude = torch.cat([torch.ones(999), torch.tensor([200.0])])
+def test_each_kind_on_many_small_magnitudes_and_an_outlier():
+    """n magnitudes up to 1 and one of L, range r: the error is n·(r / 127)^2 / 12 + (L - r)^2.
+
+    It is least at r = L / (1 + n / (12·127^2)).
+    """
+    n, outlier = 60_000, 10.0
     values = {}
     for name, make in RANGES.items():
         kind = make(99.0)
-        kind.add(magnitude)
+        kind.add(torch.cat([torch.linspace(0, 1, n), torch.tensor([outlier])]))
         values[name] = kind.value()
-    assert values["max"] == 200
-    assert values["percentile"] == 1
-    # At 200 a step is 1.57, the ones err by 0.57 each: 329 in all; at 1 the outlier errs by 199.
-    error = {}
-    for percent in range(1, 101):
-        scale = 2.0 * percent / COLUMN_MAX
-        steps = torch.floor(magnitude / scale + 0.5).clamp(max=COLUMN_MAX)
-        error[2.0 * percent] = float((steps * scale - magnitude).square().sum())
-    assert values["mse"] == min(error, key=error.get) < 200
+    assert values["max"] == outlier
+    assert values["percentile"] == pytest.approx(0.99, abs=1e-3)
+    assert values["mse"] == pytest.approx(outlier / (1 + n / (12 * 127**2)), rel=0.03)
     assert values["learned"] == values["mse"]
 
 
