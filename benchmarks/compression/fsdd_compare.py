@@ -38,29 +38,26 @@ def runs(ledger: Ledger) -> Runs:
 
 
 def pairs(settings: list[Setting]) -> Iterator[tuple[Setting, Setting]]:
-    """What the issue compares: with dense, with fine-grained, k per column with uniform, lanes."""
+    """Each compressed setting with the dense one, and with what differs from it in one thing."""
     for first in settings:
-        if first.is_dense:
-            continue
-        for second in settings:
-            same = replace(
-                first, pattern=second.pattern, lanes=second.lanes,
-                delta_threshold=second.delta_threshold,
-            ) == second  # fmt: skip
-            if second == first.dense or (same and second != first and _ordered(first, second)):
-                yield first, second
+        if not first.is_dense:
+            yield from ((first, second) for second in settings if _compared(first, second))
 
 
-def _ordered(first: Setting, second: Setting) -> bool:
-    """Whether the pair is worth a row: each once, with one thing changed."""
-    if first.delta_threshold != second.delta_threshold:
-        alike = (first.pattern, first.lanes) == (second.pattern, second.lanes)
-        return alike and second.delta_threshold == 0
-    if second.pattern == "fine-grained":
+def _compared(first: Setting, second: Setting) -> bool:
+    """Whether a pair is worth a row: with dense; any pattern with the yardstick; uniform with
+    chosen k; more lanes with fewer; a method with the default; held back with not."""
+    changed = {f.name for f in fields(Setting) if getattr(first, f.name) != getattr(second, f.name)}
+    if second == first.dense:
         return True
-    if first.pattern == second.pattern:
-        return first.lanes > second.lanes
-    return first.pattern == "uniform-k" and first.lanes == second.lanes
+    if second.pattern == "fine-grained":
+        return changed in ({"pattern"}, {"pattern", "lanes"})
+    return (
+        (changed == {"lanes"} and first.lanes > second.lanes)
+        or (changed == {"pattern"} and first.pattern == "uniform-k")
+        or (changed == {"method"} and second.method == "gradual")
+        or (changed == {"delta_threshold"} and second.delta_threshold == 0)
+    )
 
 
 def values(by_seed: dict[int, dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -83,6 +83,7 @@ class Setting:
             return f"dense float, {self.split}, seed {self.seed}"
         parts = [self.pattern, f"1/{1 / self.density:g}", f"W{self.weight_bits}A8"]
         parts += [f"{self.lanes} lanes"] if self.pattern != "fine-grained" else []
+        parts += [self.method] if self.method != "gradual" else []
         parts += [f"threshold {self.delta_threshold}"] if self.delta_threshold else []
         return f"{', '.join(parts)}, {self.split}, seed {self.seed}"
 
@@ -131,6 +132,14 @@ def uniform(seed: int) -> list[Setting]:
     ]
 
 
+def methods(seed: int) -> list[Setting]:
+    """How training gets to the pattern, at the lowest density."""
+    return [
+        Setting(method=method, density=1 / 24, seed=seed)
+        for method in ("gradual", "sr-ste", "admm", "admm-sr-ste")
+    ]
+
+
 def thresholds(seed: int) -> list[Setting]:
     """Held-back differences, trained with, at one density."""
     return [Setting(density=1 / 12, delta_threshold=each, seed=seed) for each in (0, 2, 4, 8, 16)]
@@ -147,6 +156,7 @@ def speakers(seed: int) -> list[Setting]:
 
 
 TABLES: dict[str, Table] = {
-    table.__name__: table for table in (baseline, densities, lanes, uniform, thresholds, speakers)
+    table.__name__: table
+    for table in (baseline, densities, lanes, uniform, methods, thresholds, speakers)
 }
 """In order of value."""

@@ -1,8 +1,10 @@
 """The study on a data set of tones: splits, batches, runs, and every command."""
 
 import csv
+from dataclasses import replace
 
 import fsdd
+import fsdd_compare
 import fsdd_settings
 import numpy as np
 import pytest
@@ -87,6 +89,17 @@ def test_lanes_of_an_array_are_dealt_anew(lanes):
 def test_settings_of_a_table_differ_in_keys_and_names():
     settings = [s for table in fsdd_settings.TABLES.values() for s in table(0)]
     assert len({str(s) for s in settings}) == len(set(settings))
+
+
+def test_what_differs_in_one_thing_is_compared():
+    chosen, plain = Setting(density=1 / 16), Setting(density=1 / 16, pattern="uniform-k")
+    fine, other = Setting(density=1 / 16, pattern="fine-grained"), Setting(density=1 / 4)
+    wide = replace(chosen, lanes=64)
+    settings = [chosen, plain, fine, other, wide, chosen.dense]
+    found = set(fsdd_compare.pairs(settings))
+    assert found == {(s, chosen.dense) for s in settings if s != chosen.dense} | {
+        (chosen, fine), (plain, fine), (wide, fine), (plain, chosen), (wide, chosen)
+    }  # fmt: skip
 
 
 @pytest.mark.slow
