@@ -94,6 +94,7 @@ def load(bitstream: Path, folder: Path) -> subprocess.CompletedProcess[str]:
         BOOT=folder / "boot",
         FIRMWARE=folder / "firmware",
         CONFIGFS=folder / "config",
+        ESPALIER=folder / "espalier",
     )
 
 
@@ -115,9 +116,12 @@ def test_load_script_believes_what_the_kernel_answers(tmp_path):
     (tmp_path / "firmware" / "espalier-region.dtbo").write_bytes(b"overlay")
     bitstream = tmp_path / "new.rbf"
     bitstream.write_bytes(b"bits")
+    (tmp_path / "espalier").write_text(f"#!/bin/sh\necho $* >{tmp_path}/called\n")
+    (tmp_path / "espalier").chmod(0o755)
     assert load(bitstream, tmp_path).returncode == 1  # a folder without `status` is no configfs
     assert (tmp_path / "firmware" / "espalier.rbf").read_bytes() == b"bits"
     assert (overlays / "espalier" / "dtbo").read_bytes() == b"overlay"
+    assert (tmp_path / "called").read_text() == "doctor\n"  # stops what still runs
 
 
 def test_the_wheel_carries_the_files():

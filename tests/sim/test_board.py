@@ -4,6 +4,8 @@ transaction."""
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,6 +183,37 @@ def test_a_killed_host_leaves_nothing_to_reset(network, tmp_path, delay_s):
         assert host.run(board, LOOK) == "BUSY\n"
         host.run(board, RUN, path, x, tmp_path / "y.npy", {})
         np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected(program, x))
+
+
+def test_a_closed_device_leaves_nothing_and_opens_again(board, network):
+    code = """
+import os
+def files():
+    return len(os.listdir("/proc/self/fd"))
+with opened() as device:
+    device.load(sys.argv[2])
+before = files()
+for options in ({}, {"buffer": "uio"}, {"uio": "none", "window_bytes": 1 << 20}):
+    with opened(**options) as device:
+        device.load(sys.argv[2])
+        try:
+            opened(**options).load(sys.argv[2])
+        except espalier.errors.DeviceError as error:
+            assert f"in use by process {os.getpid()}" in str(error)
+        else:
+            raise AssertionError("opened twice")
+assert files() == before, (before, files())
+"""
+    host.run(board, code, network[1])
+
+
+def test_the_command_runs_a_host_program_beside_a_board():
+    words = [sys.executable, "-m", "espalier_sim.board", "--config", "TINY", "--stall", "0.3"]
+    result = subprocess.run(
+        [*words, "test", "-e", "{root}/dev/uio0"], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and result.stdout.endswith("0 bursts; no breach\n")
+    assert subprocess.run([*words, "false"], capture_output=True).returncode == 1
 
 
 def test_second_process_is_told_who_has_it(board, network):

@@ -3,7 +3,7 @@
 #
 # Where the kernel can do it (FPGA region, overlays through configfs), it is done now. Elsewhere
 # the file goes to the boot partition, from which U-Boot loads it at the next start (boot.cmd).
-# BOOT and CONFIGFS may name other folders.
+# BOOT, FIRMWARE, CONFIGFS and ESPALIER may name other folders and another program.
 set -eu
 
 BOOT=${BOOT:-/boot/firmware}
@@ -17,17 +17,20 @@ fail() {
     exit 1
 }
 
-# A run that is cut short can hang the memory port until the next power-up.
-refuse_while_in_use() {
+# A burst that is cut short can hang the memory port until the next power-up: nobody may use the
+# accelerator, and what a killed process left running is stopped (the doctor does that).
+settle() {
     for uio in /sys/class/uio/uio*; do
         if [ -e "$uio/name" ] && [ "$(cat "$uio/name")" = espalier ]; then
             flock -n "/dev/${uio##*/}" true ||
                 fail "a process uses the accelerator; end it first (espalier doctor says which)"
         fi
     done
+    "${ESPALIER:-espalier}" doctor >/dev/null 2>&1 || true
 }
 
 load_now() {
+    settle
     install -m 644 "$1" "$FIRMWARE/espalier.rbf"
     [ ! -d "$OVERLAYS/espalier" ] || rmdir "$OVERLAYS/espalier"
     mkdir "$OVERLAYS/espalier"
@@ -45,7 +48,6 @@ load_at_boot() {
 
 [ $# -eq 1 ] || fail "usage: load_bitstream.sh FILE.rbf"
 [ -s "$1" ] || fail "$1: no such file, or it is empty"
-refuse_while_in_use
 if [ -d "$OVERLAYS" ] && [ -s "$REGION" ]; then
     load_now "$1"
 elif [ -d "$BOOT" ]; then
