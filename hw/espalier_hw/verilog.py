@@ -21,6 +21,16 @@ write_verilog -norename -noattr design.v
 """Processes become multiplexers, so that combinational logic is continuous assignments. As
 `always @*` blocks it stays x in Icarus where it depends on initial values alone, and blocks that
 read each other's fields wake each other for ever by the glitches of their defaults."""
+FIT_SCRIPT = """read_rtlil design.il
+delete t:$meminit_v2
+proc -norom
+pmuxtree
+memory_collect
+opt_clean -purge
+write_verilog -norename -noattr design.v
+"""
+"""For fitters: no memory has a value, tables are logic, and wires that nothing uses, some of them
+without width, are gone."""
 
 
 def generate(config: Config, name: str = "top") -> str:
@@ -30,12 +40,12 @@ def generate(config: Config, name: str = "top") -> str:
     return from_rtlil(rtlil.convert(Accelerator(config), name))
 
 
-def from_rtlil(text: str) -> str:
+def from_rtlil(text: str, script: str = SCRIPT) -> str:
     """Plain Verilog of RTLIL: no attributes, one assignment or process a signal."""
     with tempfile.TemporaryDirectory() as folder:
         design = Path(folder, "design.il")
         design.write_text(text)
-        yosys(SCRIPT, design.parent)
+        yosys(script, design.parent)
         return design.with_suffix(".v").read_text()
 
 

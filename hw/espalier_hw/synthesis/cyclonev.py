@@ -18,9 +18,9 @@ from pathlib import Path
 
 from amaranth.hdl import Elaboratable
 
-from espalier.spec.config import ACCUMULATOR_BITS, Config, preset
+from espalier.spec.config import ACCUMULATOR_BITS, PRESETS, Config, preset
 
-from .yosys import hierarchy_counts
+from .yosys import SynthesisError, hierarchy_counts
 
 SYNTHESIS = "synth_intel_alm -family cyclonev -top top -noflatten -noiopad -noclkbuf"
 CHIP = {"alms": 32_070, "m10k": 397, "dsp": 87}
@@ -87,17 +87,25 @@ class Usage:
 
 
 def measure(component: Elaboratable) -> dict[str, Usage]:
-    """Usage by unit: the submodules of `component` two levels down (`engine.array`), and the whole
-    under ''."""
-    cells: dict[str, Counter[str]] = {}
-    for path, counts in hierarchy_counts(component, SYNTHESIS).items():
-        unit = ".".join(_kind(part) for part in path[:2])
-        cells.setdefault(unit, Counter()).update(counts)
-    total: Counter[str] = Counter()
-    for counts in cells.values():
-        total.update(counts)
-    units = {unit or "top": Usage.of(counts) for unit, counts in sorted(cells.items())}
-    return {**units, "": Usage.of(total)}
+    """Usage by unit of what Yosys makes of `component`, and the whole under ''."""
+    return by_unit(
+        {path: Usage.of(counts) for path, counts in hierarchy_counts(component, SYNTHESIS).items()}
+    )
+
+
+def by_unit(paths: Mapping[tuple[str, ...], Usage]) -> dict[str, Usage]:
+    """Usage by unit: submodules two levels down (`engine.array`), and the whole under ''.
+
+    On a board the accelerator's units keep their names; what is around them gets one level less.
+    """
+    units: dict[str, Usage] = {}
+    for path, usage in paths.items():
+        inside = path[1:] if path[:1] == ("fabric",) else path
+        inside = inside[1:] if inside[:1] == ("accelerator",) else inside
+        unit = ".".join(_kind(part) for part in inside[:2])
+        units[unit] = units.get(unit, Usage()) + usage
+    total = sum(units.values(), start=Usage())
+    return {**{unit or "top": usage for unit, usage in sorted(units.items())}, "": total}
 
 
 def _kind(part: str) -> str:
@@ -154,7 +162,7 @@ def synthesize(config: Config) -> dict[str, Usage]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="DE1_SOC", help="preset to synthesise")
+    parser.add_argument("--config", default="DE1_SOC", choices=PRESETS, help="preset to build")
     parser.add_argument("--page", type=Path, help="write the table to this page as well")
     arguments = parser.parse_args()
     config = preset(arguments.config)
@@ -162,7 +170,11 @@ def main() -> int:
         f"Synthesising {config.name} ({config.total_lanes} lanes) with Yosys; this takes minutes.",
         file=sys.stderr,
     )
-    usage = synthesize(config)
+    try:
+        usage = synthesize(config)
+    except SynthesisError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{config.name}: {config.total_lanes} lanes, Yosys {SYNTHESIS}\n\n{table(usage)}")
     if arguments.page:
         limits = ", ".join(f"{name} {share:.0%}" for name, share in LIMITS.items())

@@ -123,7 +123,7 @@ async def accesses_queue_up(dut: Any) -> None:
 
 @cocotb.test()
 async def narrow_and_unaligned_accesses(dut: Any) -> None:
-    """Parts of a word are refused without effect, and reads give the word that holds the address."""
+    """Parts of a word are refused without effect; reads give the word that holds the address."""
     bench = await _ready(dut, 0.2)
     master = bench.host.master
     await master.write(R0, [0x0123_4567, 0x89AB_CDEF])

@@ -98,7 +98,7 @@ class SdramMemory:
         offset = address - self._base
         assert address % BEAT_BYTES == 0, f"{address:#x} lies inside a beat"
         assert 1 <= beats <= LONGEST_BURST, f"{beats} beats"
-        assert 0 <= offset and offset + beats * BEAT_BYTES <= len(self.data), (
+        assert offset >= 0 and offset + beats * BEAT_BYTES <= len(self.data), (
             f"{beats} beats from {address:#x} leave the window"
         )
         return [offset + i * BEAT_BYTES for i in range(beats)]
