@@ -120,11 +120,11 @@ class Accelerator(Component):
             ]
 
     def _events(self, m, registers, control, sequencer, loader, store, engine, vector):
+        """Counted a cycle later: the units' strobes come from everywhere, and nobody waits."""
         events = registers.events
         completed = sequencer.commands.completed.as_value().any()
-        m.d.comb += [
+        m.d.sync += [
             control.progress.eq(completed | sequencer.issued | loader.read_beat | store.write_beat),
-            events.cycles.eq(control.running),
             events.instructions.eq(sequencer.issued),
             events.product_cycles.eq(engine.events.running),
             events.words.eq(engine.events.words),
@@ -134,3 +134,4 @@ class Accelerator(Component):
             events.read_beats.eq(loader.read_beat),
             events.write_beats.eq(store.write_beat),
         ]
+        m.d.comb += events.cycles.eq(control.running)

@@ -10,6 +10,7 @@ from espalier.spec.config import COLUMN_BITS, SLOTS, Config
 from espalier.spec.isa import Mode
 from espalier.spec.memory import COUNT_BITS
 
+from .datapath import data_output
 from .weights import weight_address
 
 DELTA_BITS = COLUMN_BITS + 1
@@ -85,6 +86,10 @@ class Deltas(wiring.Component):
             Signal.like(self.threshold, name=name, reset_less=True)
             for name in ("threshold_now", "threshold_held")
         )
+        sent_value, work, wide, kept, delta_out = (
+            data_output(m, getattr(self, name), f"{name}_out")
+            for name in ("sent", "work", "wide", "kept", "delta")
+        )
         clear, plain = self.mode == Mode.CLEAR, self.mode == Mode.PLAIN
         with m.If(self.move):
             m.d.sync += [
@@ -95,16 +100,16 @@ class Deltas(wiring.Component):
                 threshold_held.eq(threshold),
                 x_held.eq(x),
                 s_held.eq(s),
-                self.delta.eq(delta),
+                delta_out.eq(delta),
             ]
             for i in range(self._group):
                 sent = beyond(delta[i], threshold_held)
                 m.d.sync += [
                     delta[i].eq(x[i] - s[i]),
-                    self.sent[i].eq(sent),
-                    self.work[i].eq(sent & self.present[i]),
-                    self.wide[i].eq(sent & needs_two(delta[i])),
-                    self.kept[i].eq(Mux(sent, x_held[i], s_held[i])),
+                    sent_value[i].eq(sent),
+                    work[i].eq(sent & self.present[i]),
+                    wide[i].eq(sent & needs_two(delta[i])),
+                    kept[i].eq(Mux(sent, x_held[i], s_held[i])),
                 ]
         return m
 
@@ -134,6 +139,10 @@ class Offsets(wiring.Component):
             Signal.like(self.words, name=name, reset_less=True)
             for name in ("words_now", "words_held")
         )
+        base, counts, all_offsets = (
+            data_output(m, getattr(self, name), f"{name}_out")
+            for name in ("base", "counts", "offsets")
+        )
         early = Signal(data.ArrayLayout(shape, half + 1), reset_less=True)
 
         def sums(first: Value, counts: list[Value]) -> list[Value]:
@@ -149,12 +158,12 @@ class Offsets(wiring.Component):
             m.d.sync += [
                 words.eq(self.words),
                 held.eq(words),
-                self.base.eq(held.base),
-                self.counts.eq(held.counts),
+                base.eq(held.base),
+                counts.eq(held.counts),
             ]
             for register, value in zip(early, first_half, strict=True):
                 m.d.sync += register.eq(value)
             offsets = [*list(early)[:half], *second_half]
-            for register, value in zip(self.offsets, offsets, strict=True):
+            for register, value in zip(all_offsets, offsets, strict=True):
                 m.d.sync += register.eq(value)
         return m

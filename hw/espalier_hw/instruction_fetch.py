@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from espalier.spec.config import Config
 from espalier.spec.isa import INSTRUCTION_BITS
 
+from .datapath import data_output
 from .interfaces import ProgramWrite
 from .loop_stack import PC_BITS
 
@@ -55,6 +56,7 @@ class InstructionFetch(Component):
             read.addr.eq(Mux(self.branch, self.target, self.following)),
         ]
         arriving, take = Signal(), Signal()
+        word = data_output(m, self.word, "word_held")
         m.d.comb += take.eq(arriving | (self.valid & self.advance))
         m.d.sync += [
             arriving.eq(self.jump),
@@ -65,7 +67,7 @@ class InstructionFetch(Component):
             m.d.sync += self.following.eq(self.target)
         with m.Elif(take):
             m.d.sync += [
-                self.word.eq(read.data),
+                word.eq(read.data),
                 self.at.eq(self.following),
                 self.following.eq(self.following + 1),
             ]

@@ -6,6 +6,8 @@ from amaranth.hdl import *
 from amaranth.lib import fifo, stream
 from amaranth.lib.wiring import Component, In, Out
 
+from .datapath import data_output
+
 
 class Queue(Component):
     """First in, first out: up to `depth` words between two streams.
@@ -38,10 +40,11 @@ class Queue(Component):
         ]
         payload = Value.cast(self.output.payload)
         if self._block:
+            held = data_output(m, payload, "held")
             free = ~self.output.valid | self.output.ready
             m.d.comb += [words.r_en.eq(free), self.level.eq(words.r_level + self.output.valid)]
             with m.If(free):
-                m.d.sync += [payload.eq(words.r_data), self.output.valid.eq(words.r_rdy)]
+                m.d.sync += [held.eq(words.r_data), self.output.valid.eq(words.r_rdy)]
         else:
             m.d.comb += [
                 payload.eq(words.r_data),

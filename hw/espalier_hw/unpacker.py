@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from espalier.spec.config import Config
 from espalier.spec.memory import QUAD_BITS, Memory, items_per_address
 
+from .buffer import Buffer
+from .datapath import data_output
 from .interfaces import BEAT_BITS, ITEM_BITS, MEMORY_BITS, ProgramWrite, WeightWrite, items
 
 PER_ARRAY = (Memory.WEIGHTS, Memory.DESCRIPTORS)
@@ -31,9 +33,9 @@ def unpack_layout(config: Config) -> data.StructLayout:
 class Unpacker(Component):
     """Turns beats into writes, in the order of `spec.memory`.
 
-    Weights and instructions go out at one beat a cycle, items at one a cycle (two a beat); outputs
-    are registered, one cycle after the beat. `completed` pulses the cycle after the last write was
-    taken.
+    Weights and instructions go out at one beat a cycle, a cycle after it, items at one a cycle (two
+    a beat), two cycles after it: `items.ready` ends at a buffer. `completed` pulses the cycle after
+    the last write was taken.
 
     Members
     -------
@@ -81,8 +83,11 @@ class Unpacker(Component):
                 Cat(array, first, part, half).eq(0),
                 idle.eq(0),
             ]
-        m.d.sync += self.completed.eq(finishing & ~self.items.valid)
-        with m.If(finishing & ~self.items.valid):
+        m.submodules.buffer = buffer = Buffer(self.items.payload.shape())
+        connect(m, buffer.output, flipped(self.items))
+        written = ~buffer.input.valid & ~self.items.valid
+        m.d.sync += self.completed.eq(finishing & written)
+        with m.If(finishing & written):
             m.d.sync += [finishing.eq(0), idle.eq(1)]
 
         running = ~idle & ~finishing
@@ -94,7 +99,7 @@ class Unpacker(Component):
                 m.d.sync += array.eq(array + 1)
                 with m.If(~per_array | last_array):
                     m.d.sync += finishing.eq(1)
-        self._write(m, plan, place, left, half, running, step, taken, segment_end)
+        self._write(m, plan, place, left, half, running, step, taken, segment_end, buffer.input)
         return m
 
     def _advance(self, m, plan, place, taken):
@@ -120,27 +125,33 @@ class Unpacker(Component):
             with m.Default():
                 m.d.sync += address.eq(address + 1)
 
-    def _write(self, m, plan, place, left, half, running, step, taken, segment_end):
+    def _write(self, m, plan, place, left, half, running, step, taken, segment_end, items):
         """Output registers, and how much of a beat one step takes."""
         array, address, first, part = place
         beat = self.beats.payload
         available = running & self.beats.valid
         per_beat = self._config.quads_per_beat
-        item = self.items.payload
+        valid = Signal(name="item_valid")
+        m.d.comb += items.valid.eq(valid)
+        item = data_output(m, items.payload, "item")
+        weights = {
+            name: data_output(m, getattr(self.weights, name), f"weights_{name}")
+            for name in ("array", "address", "first", "count", "quads")
+        }
         m.d.comb += taken.eq(1)
         m.d.sync += [
             self.weights.valid.eq(0),
-            self.weights.array.eq(array),
-            self.weights.address.eq(address),
-            self.weights.first.eq(first),
-            self.weights.count.eq(taken),
-            self.weights.quads.as_value().eq(beat[: per_beat * QUAD_BITS]),
+            weights["array"].eq(array),
+            weights["address"].eq(address),
+            weights["first"].eq(first),
+            weights["count"].eq(taken),
+            Value.cast(weights["quads"]).eq(beat[: per_beat * QUAD_BITS]),
             self.program.valid.eq(0),
-            self.program.address.eq(address),
-            self.program.data.eq(beat),
+            data_output(m, self.program.address, "program_address").eq(address),
+            data_output(m, self.program.data, "program_data").eq(beat),
         ]
-        with m.If(self.items.ready):
-            m.d.sync += self.items.valid.eq(0)
+        with m.If(items.ready):
+            m.d.sync += valid.eq(0)
         with m.Switch(plan.memory):
             with m.Case(Memory.WEIGHTS):
                 m.d.comb += [
@@ -153,14 +164,14 @@ class Unpacker(Component):
                 m.d.comb += [step.eq(available), self.beats.ready.eq(running)]
                 m.d.sync += self.program.valid.eq(available)
             with m.Default():
-                free = ~self.items.valid | self.items.ready
+                free = ~valid | items.ready
                 m.d.comb += [
                     step.eq(available & free),
                     self.beats.ready.eq(running & free & (half | segment_end)),
                 ]
                 with m.If(step):
                     m.d.sync += [
-                        self.items.valid.eq(1),
+                        valid.eq(1),
                         item.memory.eq(plan.memory),
                         item.address.eq(address),
                         item.part.eq(part),

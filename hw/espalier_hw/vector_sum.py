@@ -12,6 +12,7 @@ from espalier.spec.config import SUM_BITS, VALUE_BITS
 from espalier.spec.memory import PARAMETER
 from espalier.spec.numerics import BIAS_BITS, GUARD_BITS, MULTIPLIER_BITS, SHIFTS
 
+from .datapath import data_output, data_register
 from .interfaces import struct
 
 
@@ -28,10 +29,6 @@ PARAMETER_LAYOUT = struct(PARAMETER)
 """Row parameters as they lie in a lane's memory: 40 bits, one M10K word."""
 IDENTITY = {"multiplier": 1 << SHIFTS[0], "shift": 0, "bias": 0}
 """Row parameters of scale 1: an unscaled value takes the same way as a scaled one."""
-
-
-def data_register(shape: object, name: str) -> Signal:
-    return Signal(shape, name=name, reset_less=True)
 
 
 def saturated(value: Value, width: int) -> Value:
@@ -98,9 +95,10 @@ class Accumulate(wiring.Component):
 
         # Stages 3, 4: add the stored sum; let a loader item in.
         total = data_register(signed(SUM_BITS), "total_computed")
+        result = data_output(m, self.total, "total_or_item")
         m.d.sync += [
             total.eq(joined + stored),
-            self.total.eq(Mux(self.take_item, self.item.as_signed(), total)),
+            result.eq(Mux(self.take_item, self.item.as_signed(), total)),
         ]
         return m
 
@@ -146,7 +144,7 @@ class Requantize(wiring.Component):
         m.d.sync += [
             biased.eq(floor + bias),
             rounded.eq((biased >> GUARD_BITS) + biased[GUARD_BITS - 1]),
-            self.value.eq(saturated(rounded, VALUE_BITS)),
+            data_output(m, self.value, "saturated").eq(saturated(rounded, VALUE_BITS)),
         ]
         return m
 

@@ -10,6 +10,7 @@ from espalier.spec import isa
 from espalier.spec.config import ITEM_BYTES, SUM_BITS, VALUE_BITS, Config
 from espalier.spec.memory import Memory
 
+from .datapath import data_output
 from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
 from .queues import Queue
 from .vector_delay import DelayLine, Timeline
@@ -127,6 +128,8 @@ class VectorUnit(wiring.Component):
     def _take_items(self, m: Module, timeline: Timeline) -> data.View:
         """The item register; its write follows in the next cycle, which is kept free of chunks."""
         item = Signal(data.StructLayout({"valid": 1, "payload": self.items.payload.shape()}))
+        payload, valid = data_output(m, item.payload, "item_payload"), Signal(name="item_valid")
+        m.d.comb += item.valid.eq(valid)
         memory, cycle = self.items.payload.memory, self._drain_latency - 2
         blocked = Signal()
         with m.If(memory == Memory.VECTOR):
@@ -135,8 +138,8 @@ class VectorUnit(wiring.Component):
             m.d.comb += blocked.eq(timeline.valid(cycle + TOTAL_CYCLE))
         m.d.comb += self.items.ready.eq(~blocked)
         m.d.sync += [
-            item.valid.eq(self.items.valid & ~blocked),
-            item.payload.eq(self.items.payload),
+            valid.eq(self.items.valid & ~blocked),
+            payload.eq(self.items.payload),
         ]
         return item
 

@@ -13,8 +13,9 @@ from espalier.spec.isa import Combine as CombineChoice
 from espalier.spec.memory import TABLE_ENTRY
 from espalier.spec.numerics import COLUMN_SHIFT, GATE_BITS, TABLE_FRACTION_BITS
 
+from .datapath import data_output, data_register
 from .interfaces import struct
-from .vector_sum import data_register, saturated
+from .vector_sum import saturated
 
 ENTRY_LAYOUT = struct(TABLE_ENTRY)
 SEGMENT_BITS = VALUE_BITS - TABLE_FRACTION_BITS
@@ -55,7 +56,7 @@ class Combine(wiring.Component):
             product.eq(self.value * factor),
             addends[1].eq(addends[0]),
             total.eq(with_carry(product >> GATE_BITS, addends[1], product[GATE_BITS - 1])),
-            self.result.eq(saturated(total, VALUE_BITS)),
+            data_output(m, self.result, "combined").eq(saturated(total, VALUE_BITS)),
         ]
         return m
 
@@ -108,7 +109,7 @@ class Function(wiring.Component):
             base.eq(Mux(table_2, entry.base, linear[1])),
             product.eq(entry.slope * fractions[1]),
             total.eq(with_carry(step, base, product[TABLE_FRACTION_BITS - 1])),
-            self.result.eq(saturated(total, VALUE_BITS)),
+            data_output(m, self.result, "function").eq(saturated(total, VALUE_BITS)),
         ]
         return m
 
@@ -148,7 +149,7 @@ class Interpolate(wiring.Component):
             product.eq(gate * difference),
             values[1].eq(values[0]),
             total.eq(with_carry(product >> GATE_BITS, values[1], product[GATE_BITS - 1])),
-            self.result.eq(
+            data_output(m, self.result, "result_or_item").eq(
                 Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))
             ),
         ]
@@ -178,7 +179,7 @@ class ColumnInput(wiring.Component):
         m.d.sync += [
             byte.eq(upper),
             increment.eq((self.value[COLUMN_SHIFT - 1] & ~highest) | lowest),
-            self.column.eq(byte + increment),
+            data_output(m, self.column, "rounded").eq(byte + increment),
         ]
         return m
 

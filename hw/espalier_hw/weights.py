@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import Config
 from espalier.spec.memory import QUAD_BITS
 
+from .datapath import data_output
 from .interfaces import WeightWrite
 
 BLOCK_WORDS = 256
@@ -70,13 +71,18 @@ class WeightCrossbar(wiring.Component):
         for q, out in enumerate(self.quads):
             choice = Signal(range(self._config.quads_per_beat), name=f"choice_{q}", reset_less=True)
             enable, wraps = Signal(name=f"enable_{q}"), Signal(name=f"wraps_{q}", reset_less=True)
-            m.d.sync += [enable.eq(0), out.enable.eq(enable)]
+            written = Signal(name=f"written_{q}")
+            m.d.comb += out.enable.eq(written)
+            m.d.sync += [enable.eq(0), written.eq(enable)]
             for i in range(self._config.quads_per_beat):
                 with m.If(write.first == (q - i) % banks):
                     m.d.sync += [
                         choice.eq(i), wraps.eq(q < i), enable.eq(write.valid & (write.count > i)),
                     ]
-            m.d.sync += [out.address.eq(Mux(wraps, following, address)), out.data.eq(quads[choice])]
+            m.d.sync += [
+                data_output(m, out.address, f"address_{q}").eq(Mux(wraps, following, address)),
+                data_output(m, out.data, f"data_{q}").eq(quads[choice]),
+            ]
         return m
 
 

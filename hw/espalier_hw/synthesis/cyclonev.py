@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from amaranth.hdl import Elaboratable
 
@@ -22,6 +23,7 @@ from espalier.spec.config import ACCUMULATOR_BITS, PRESETS, Config, preset
 
 from .yosys import SynthesisError, hierarchy_counts
 
+T = TypeVar("T")
 SYNTHESIS = "synth_intel_alm -family cyclonev -top top -noflatten -noiopad -noclkbuf"
 CHIP = {"alms": 32_070, "m10k": 397, "dsp": 87}
 """5CSEMA5F31C6."""
@@ -88,24 +90,22 @@ class Usage:
 
 def measure(component: Elaboratable) -> dict[str, Usage]:
     """Usage by unit of what Yosys makes of `component`, and the whole under ''."""
-    return by_unit(
-        {path: Usage.of(counts) for path, counts in hierarchy_counts(component, SYNTHESIS).items()}
-    )
+    units = by_unit(hierarchy_counts(component, SYNTHESIS))
+    return {unit: Usage.of(sum(counts, Counter())) for unit, counts in units.items()}
 
 
-def by_unit(paths: Mapping[tuple[str, ...], Usage]) -> dict[str, Usage]:
-    """Usage by unit: submodules two levels down (`engine.array`), and the whole under ''.
+def by_unit(paths: Mapping[tuple[str, ...], T]) -> dict[str, list[T]]:
+    """What instances have, by unit: submodules two levels down (`engine.array`), all under ''.
 
-    On a board the accelerator's units keep their names; what is around them gets one level less.
+    On a board the accelerator's units keep their names, and what is around it has its own.
     """
-    units: dict[str, Usage] = {}
-    for path, usage in paths.items():
+    units: dict[str, list[T]] = {}
+    for path, item in paths.items():
         inside = path[1:] if path[:1] == ("fabric",) else path
         inside = inside[1:] if inside[:1] == ("accelerator",) else inside
         unit = ".".join(_kind(part) for part in inside[:2])
-        units[unit] = units.get(unit, Usage()) + usage
-    total = sum(units.values(), start=Usage())
-    return {**{unit or "top": usage for unit, usage in sorted(units.items())}, "": total}
+        units.setdefault(unit or "top", []).append(item)
+    return {**dict(sorted(units.items())), "": list(paths.values())}
 
 
 def _kind(part: str) -> str:
@@ -153,16 +153,18 @@ def table(usage: Mapping[str, Usage]) -> str:
     return "\n".join(lines)
 
 
-def synthesize(config: Config) -> dict[str, Usage]:
-    """The whole accelerator of `config`, by unit."""
+def synthesize(config: Config, board: str | None = None) -> dict[str, Usage]:
+    """The whole accelerator of `config` by unit, with the board's bridges where one is named."""
     from ..accelerator import Accelerator
+    from ..boards.de1_soc import De1SocFabric
 
-    return measure(Accelerator(config))
+    return measure(De1SocFabric(config) if board == "de1_soc" else Accelerator(config))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="DE1_SOC", choices=PRESETS, help="preset to build")
+    parser.add_argument("--board", choices=["de1_soc"], help="with the bridges around it")
     parser.add_argument("--page", type=Path, help="write the table to this page as well")
     arguments = parser.parse_args()
     config = preset(arguments.config)
@@ -171,11 +173,13 @@ def main() -> int:
         file=sys.stderr,
     )
     try:
-        usage = synthesize(config)
+        usage = synthesize(config, arguments.board)
     except SynthesisError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{config.name}: {config.total_lanes} lanes, Yosys {SYNTHESIS}\n\n{table(usage)}")
+    where = f" on {arguments.board}" if arguments.board else ""
+    lanes = f"{config.total_lanes} lanes"
+    print(f"{config.name}{where}: {lanes}, Yosys {SYNTHESIS}\n\n{table(usage)}")
     if arguments.page:
         limits = ", ".join(f"{name} {share:.0%}" for name, share in LIMITS.items())
         page = PAGE.format(
@@ -183,6 +187,8 @@ def main() -> int:
         )
         arguments.page.write_text(page)
     problems = excesses(usage[""]) + fallen_apart(config, usage)
+    if arguments.board and not usage["memory.beats"].m10k:
+        problems.append("memory.beats has no block RAM")
     for problem in problems:
         print(f"does not fit the DE1-SoC: {problem}", file=sys.stderr)
     return bool(problems)

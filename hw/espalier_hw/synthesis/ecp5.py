@@ -21,7 +21,7 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from espalier.spec.config import preset
+from espalier.spec.config import PRESETS, preset
 
 from .yosys import SynthesisError, yosys
 
@@ -107,10 +107,11 @@ def route(
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SynthesisError(f"nextpnr-ecp5 failed:\n{done.stderr[-2000:]}")
-    return _read_report(json.loads((folder / "report.json").read_text()))
+    return read_report(json.loads((folder / "report.json").read_text()))
 
 
-def _read_report(report: dict) -> Routed:
+def read_report(report: dict) -> Routed:
+    """The slowest clock domain's frequency and path, and what is used, of nextpnr's report."""
     clock = max(report["fmax"].values(), key=lambda entry: entry["constraint"])
     used = {
         name: (n["used"], n["available"]) for name, n in report["utilization"].items() if n["used"]
@@ -130,7 +131,7 @@ def _read_report(report: dict) -> Routed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="SMALL", help="preset to build")
+    parser.add_argument("--config", default="SMALL", choices=PRESETS, help="preset to build")
     parser.add_argument("--seed", type=int, default=1, help="placement seed")
     parser.add_argument(
         "--folder", type=Path, default=Path("build/ecp5"), help="where netlist and reports go"
@@ -140,7 +141,11 @@ def main() -> int:
 
     config = preset(arguments.config)
     print(f"Placing and routing {config.name} for ECP5; this takes many minutes.", file=sys.stderr)
-    routed = route(Accelerator(config), arguments.folder / config.name, seed=arguments.seed)
+    try:
+        routed = route(Accelerator(config), arguments.folder / config.name, seed=arguments.seed)
+    except SynthesisError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(
         f"{config.name}: {routed.clock_mhz:.1f} MHz "
         f"(nextpnr-ecp5, LFE5U-85F speed 6, seed {arguments.seed})"

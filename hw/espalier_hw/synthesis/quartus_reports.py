@@ -124,12 +124,13 @@ def read_usage(text: str) -> dict[str, Usage]:
     for path, values in whole.items():
         if path:
             own[path[:-1]] = [a - b for a, b in zip(own[path[:-1]], values, strict=True)]
-    return by_unit(
+    units = by_unit(
         {
             path: Usage(max(alms, 0), round(m10k), round(2 * mlab), dsp, round(flip_flops))
             for path, (alms, m10k, mlab, dsp, flip_flops) in own.items()
         }
     )
+    return {unit: sum(parts, start=Usage()) for unit, parts in units.items()}
 
 
 def _path(row: dict[str, str]) -> tuple[str, ...]:

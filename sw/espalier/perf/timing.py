@@ -42,6 +42,8 @@ class Latencies:
     """Issue of a VECTOR to completion of a single chunk."""
     load: int = 8
     """Issue of a LOAD to its first burst, and last beat to completion."""
+    load_items: int = 1
+    """More from the last beat to completion for memories that are written item by item."""
     store: int = 8
     """Last chunk to the last burst's answer, memory latency aside."""
     memory: int = 20
@@ -168,14 +170,13 @@ class _Clock:
 
     def _load(self, at: float, i: Instruction, beats: int) -> None:
         t = self.latencies
-        cycles = (
-            beats if i["memory"] in (Memory.WEIGHTS, Memory.PROGRAM) else max(i["count"], beats)
-        )
+        items = i["memory"] not in (Memory.WEIGHTS, Memory.PROGRAM)
+        cycles = max(i["count"], beats) if items else beats
         if i["memory"] == Memory.DESCRIPTORS:
             cycles = 2 * beats
         end = max(at + t.load + t.memory, self.free["load"]) + cycles
         self.free["load"] = end
-        self.done["load"].append(end + t.load)
+        self.done["load"].append(end + t.load + items * t.load_items)
         self.result.read_beats += beats
 
     def finish(self) -> Timeline:
