@@ -175,7 +175,8 @@ class Compressor:
         quantization.load_state(self.model, state["scales"])
         for weight in run.weights:
             weight.state = {
-                key: value.clone() for key, value in state["methods"][weight.name].items()
+                key: value.to(weight.parameter.device, copy=True)
+                for key, value in state["methods"][weight.name].items()
             }
             weight.goal = float(state["goals"][weight.name])
             weight.frozen = run.fixed or run.method.once

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..parts import Method
+from ..parts import Method, cubic
 from ..scores.second_order import damped
 from ..weights import Weight
 
@@ -44,10 +44,13 @@ class Reconstruction(Method):
             if weight.goal < 1:
                 if self.sequential:
                     run.collect([weight])
-                value = weight.value.clone()
-                mask = weight.project(run.score(weight, value), weight.goal)
-                self.update(weight, value.double(), mask)
+                self.fit(run, weight)
             del weight.state["moment"]
+
+    def fit(self, run: Run, weight: Weight) -> None:
+        """Prune one matrix."""
+        mask = weight.project(run.score(weight, weight.value), weight.goal)
+        self.update(weight, weight.value.to(torch.float64, copy=True), mask)
 
     def update(self, weight: Weight, value: Tensor, mask: Tensor) -> None:
         """Set the weight's values and mask from its dense value (double, its own) and a mask."""
@@ -59,8 +62,22 @@ class LeastSquares(Reconstruction):
     """Kept weights become the least-squares solution: w'_S = w H[:, S] H[S, S]^-1, row by row.
 
     The best that weights at these places can do for the layer's output.
+
+    Parameters
+    ----------
+    rounds: prune by and by, each time by scores of what the last solution gave.
+
     Source: Hassibi and Stork, Optimal Brain Surgeon (1992), equation 5, for a set of weights.
     """
+
+    rounds: int = 4
+
+    def fit(self, run: Run, weight: Weight) -> None:
+        dense = weight.value.to(torch.float64, copy=True)
+        for done in range(1, self.rounds + 1):
+            density = cubic(weight.goal, done / self.rounds)
+            mask = weight.project(run.score(weight, weight.value), density)
+            self.update(weight, dense, mask)
 
     def update(self, weight: Weight, value: Tensor, mask: Tensor) -> None:
         h = damped(weight, self.damping)
