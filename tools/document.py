@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write docs/isa.md and docs/format.md from the contract; with --check, only say whether they are
-current."""
+"""Write docs/isa.md, docs/format.md and docs/link.md from the contract; with --check, only say
+whether they are current."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 
 from espalier.program import FORMAT, Program
-from espalier.spec import config, interface, isa, memory, numerics, registers
+from espalier.spec import config, interface, isa, link, memory, numerics, registers
 from espalier.spec.fields import Layout
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -253,7 +254,23 @@ def format_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"isa.md": isa_page, "format.md": format_page}
+def link_page() -> str:
+    summary, _, rules = dedent(link.__doc__).strip().partition("\n\n")
+    parts = [
+        NOTICE, f"# Serial link, version {link.VERSION}", summary, rules,
+        constants(link),
+        "## Commands", enumeration(link.Command, link),
+        "## Status", enumeration(link.Status, link),
+        "## Fields",
+        *chain.from_iterable(
+            (f"**{item.name.capitalize()}**, {item.width // 8} bytes", layout(item))
+            for item in (link.REQUEST, link.REPLY_HEADER, link.GREETING)
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"isa.md": isa_page, "format.md": format_page, "link.md": link_page}
 
 
 def main() -> int:

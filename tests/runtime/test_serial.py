@@ -74,9 +74,9 @@ def test_any_bytes_of_the_window_are_read_and_written(transport, board, offset, 
 
 @pytest.mark.parametrize(("offset", "size"), [(-1, 4), (WINDOW_BYTES, 1), (WINDOW_BYTES - 8, 16)])
 def test_what_is_outside_the_window_is_refused(transport, offset, size):
-    with pytest.raises(ValueError, match="window access must lie in 0..65536"):
+    with pytest.raises(ValueError, match=r"window access must lie in 0..65536"):
         transport.read(offset, size)
-    with pytest.raises(ValueError, match="window access must lie in 0..65536"):
+    with pytest.raises(ValueError, match=r"window access must lie in 0..65536"):
         transport.write(offset, bytes(size))
 
 

@@ -23,7 +23,7 @@ ITEM_BYTES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Sizes of one accelerator. Presets: `TINY`, `SMALL`, `DE1_SOC`.
+    """Sizes of one accelerator. Presets: `TINY`, `SMALL`, `DE1_SOC`, `ULX3S`.
 
     Parameters
     ----------
@@ -192,7 +192,24 @@ DE1_SOC = Config(
     tables=2,
     program_depth=512,
 )
-PRESETS = {config.name: config for config in (TINY, SMALL, DE1_SOC)}
+ULX3S = Config(
+    name="ULX3S",
+    arrays=4,
+    lanes=32,
+    vector_lanes=8,
+    group=8,
+    weight_depth=512,
+    column_depth=256,
+    descriptor_depth=256,
+    vector_depth=512,
+    parameter_depth=512,
+    sum_depth=512,
+    tables=2,
+    program_depth=512,
+)
+"""128 lanes for an ECP5 with 208 block RAMs of 512 x 36: deeper memories would take from the window
+in block RAM, which has to hold the whole program (docs/decisions/0004-sizes-of-ulx3s.md)."""
+PRESETS = {config.name: config for config in (TINY, SMALL, DE1_SOC, ULX3S)}
 
 
 def preset(name: str) -> Config:
