@@ -95,7 +95,7 @@ def test_waiting_is_by_interrupt_and_survives_a_lost_one(board, network, tmp_pat
     code = """
 with opened() as device:
     session = device.load(sys.argv[2])
-    x = np.repeat(np.load(sys.argv[3]), 20, axis=1)
+    x = np.repeat(np.load(sys.argv[3]), 100, axis=1)
     interrupt = device._transport.interrupt
     before = interrupt.count
     session.run_integers(x)
