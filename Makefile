@@ -16,8 +16,8 @@ lint: setup                 ## style, types and the arrows between packages
 	tools/lint.sh
 verilog: setup              ## build/verilog/<CONFIG>.v; CONFIG=DE1_SOC
 	mkdir -p build/verilog && $(PYTHON) -m espalier_hw.verilog --config $(or $(CONFIG),DE1_SOC) -o build/verilog/$(or $(CONFIG),DE1_SOC).v
-synth: setup                ## Yosys' resource table against the DE1-SoC; CONFIG=DE1_SOC
-	$(PYTHON) -m espalier_hw.synthesis.cyclonev --config $(or $(CONFIG),DE1_SOC) $(if $(PAGE),--page $(PAGE))
+synth: setup                ## Yosys' resource table against the DE1-SoC; CONFIG=DE1_SOC; BOARD=de1_soc adds its bridges
+	$(PYTHON) -m espalier_hw.synthesis.cyclonev --config $(or $(CONFIG),DE1_SOC) $(if $(BOARD),--board $(BOARD)) $(if $(PAGE),--page $(PAGE))
 quartus-project: setup      ## the DE1-SoC's complete Quartus project in build/quartus; CONFIG, CLOCK_MHZ
 	$(PYTHON) -m espalier_hw.boards --board de1_soc --project $(BOARD_OPTIONS)
 bitstream: setup            ## .sof and .rbf with Quartus; BOARD=ulx3s: .bit with open tools; CONFIG, CLOCK_MHZ
