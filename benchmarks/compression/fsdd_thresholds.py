@@ -10,6 +10,7 @@ from fsdd_compiled import append, finished, restore
 from fsdd_model import log_probabilities, measures
 from fsdd_settings import Setting
 from fsdd_study import Study
+from ledger import read_table
 
 from espalier.compression.temporal import skipped_columns
 
@@ -18,15 +19,18 @@ THRESHOLDS = (0, 1, 2, 4, 8, 12, 16, 24, 32)
 
 
 def sweep(study: Study, keys: Sequence[str], path: Path) -> str:
-    """Rows of finished runs at every threshold, added to the table at `path`."""
+    """Rows of finished runs at every threshold that the table at `path` lacks, added to it."""
+    there = {(row["key"], int(row["threshold"])) for row in read_table(path)}
     chosen = finished(study, keys)
-    return append(path, (row for each in chosen.items() for row in rows(study, *each)))
+    return append(path, (row for each in chosen.items() for row in rows(study, *each, there)))
 
 
-def rows(study: Study, key: str, setting: Setting) -> Iterator[dict[str, object]]:
+def rows(
+    study: Study, key: str, setting: Setting, there: set[tuple[str, int]]
+) -> Iterator[dict[str, object]]:
     """Accuracy and cross-entropy, and shares of columns that the validation recordings skip."""
     split = study.split(setting.split)
-    for threshold in THRESHOLDS:
+    for threshold in (t for t in THRESHOLDS if (key, t) not in there):
         model = restore(study, setting, threshold)
         row: dict[str, object] = {"key": key, "setting": name(setting), "threshold": threshold}
         for part in ("validation", "test"):

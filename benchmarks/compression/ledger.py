@@ -25,6 +25,14 @@ def key(setting: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class Ledger:
     """The CSV at `path`, predictions and weights in `folder`."""
 
@@ -33,10 +41,7 @@ class Ledger:
 
     def rows(self) -> list[dict[str, str]]:
         """All finished runs."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return read_table(self.path)
 
     def finished(self, setting: Mapping[str, Any]) -> bool:
         return any(row["key"] == key(setting) for row in self.rows())
