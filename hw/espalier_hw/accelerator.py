@@ -8,8 +8,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from espalier.spec.config import Config
 from espalier.spec.memory import Memory
 
-from .array import KEEP
 from .control import RunControl
+from .datapath import KEEP
 from .engine import DRAIN_LATENCY, Engine
 from .interfaces import Axi4, Axi4Lite
 from .loader import Loader

@@ -10,6 +10,7 @@ from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS, Config
 from espalier.spec.memory import ENTRY
 
 from .cursor import product_layout
+from .datapath import KEEP
 from .feeder import Feeder
 from .group_memories import group_write
 from .lane import CLEAR_DELAY, LANE_LATENCY, Lane
@@ -17,8 +18,6 @@ from .weights import WeightBank, bank_depths, part_of, quad_writes
 
 LANES_PER_REGISTER = 16
 """Lanes that share one register of the broadcast column input: wider nets limit the clock."""
-KEEP = {"keep": 1}
-"""On registers that hold the same in every array: merged into one, they would drive all lanes."""
 ENTRY_LATENCY = 2
 """Cycles from a weight address to the entry at the lane: block RAM, then a register."""
 OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY

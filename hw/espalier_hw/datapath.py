@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from amaranth.hdl import *
 
+KEEP = {"keep": 1}
+"""Attribute of registers that hold the same as others: merged into one, they would drive all that
+the others drive."""
+
 
 def data_register(shape: object, name: str) -> Signal:
     """A register that a reset leaves as it is."""

@@ -9,9 +9,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from espalier.spec.config import SLOTS, Config
 
 from . import feeder
-from .array import KEEP, OPERATION_LATENCY, ColumnArray, operation_layout
+from .array import OPERATION_LATENCY, ColumnArray, operation_layout
 from .array_sum import TREE_STAGES, ArraySum
 from .buffer import Buffer
+from .datapath import KEEP
 from .group_router import GroupRouter
 from .interfaces import PRODUCT_COMMAND, ColumnWrite, Drain, EngineEvents, WeightWrite, items
 from .weights import WeightCrossbar

@@ -10,6 +10,8 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS
 from espalier.spec.memory import ENTRY
 
+from .datapath import data_output
+
 _DIGIT, _SLOT = ENTRY.fields
 CLEAR_DELAY = 2
 """Cycles from an entry to its `clear`: the entry is then at its slot."""
@@ -93,6 +95,7 @@ class Lane(wiring.Component):
         written, older = (
             Signal(ACCUMULATOR_BITS, name=name, reset_less=True) for name in ("written", "older")
         )
+        drained = data_output(m, self.drained, "drained_held")
         again, again_older = Signal(reset_less=True), Signal(reset_less=True)
         old, total = Signal(ACCUMULATOR_BITS), Signal(ACCUMULATOR_BITS)
         addend = Signal(signed(ACCUMULATOR_BITS))
@@ -113,4 +116,4 @@ class Lane(wiring.Component):
         ]
         with m.If(self.clear):
             # x = 0 while draining: the sum is the slot itself
-            m.d.sync += self.drained.eq(total)
+            m.d.sync += drained.eq(total)

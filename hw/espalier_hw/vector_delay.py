@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from .datapath import data_register
+
 LONGEST = 31
 """Cycles that one ring of an MLAB's 32 words delays."""
 
@@ -17,7 +19,7 @@ class DelayLine(wiring.Component):
     A ring of `cycles` + 1 words: the read pointer runs one word ahead of the write pointer, on the
     oldest word, so that the two never meet. The output comes straight from the memory: register it,
     outside of this module, or synthesis pulls the register in and takes a block RAM.
-    After a reset the first outputs are whatever the ring held: qualify them by a delayed valid bit.
+    A reset changes nothing here: qualify outputs by a delayed valid bit.
 
     Parameters
     ----------
@@ -35,11 +37,18 @@ class DelayLine(wiring.Component):
         m = Module()
         m.submodules.ring = ring = Memory(shape=len(self.input), depth=self.cycles + 1, init=[])
         write, read = ring.write_port(), ring.read_port(domain="comb")
+        newest, oldest = (data_register(read.addr.shape(), name) for name in ("newest", "oldest"))
         m.d.sync += [
-            write.addr.eq(read.addr),
-            read.addr.eq(Mux(read.addr == self.cycles, 0, read.addr + 1)),
+            newest.eq(oldest),
+            oldest.eq(Mux(oldest == self.cycles, 0, oldest + 1)),
         ]
-        m.d.comb += [write.en.eq(1), write.data.eq(self.input), self.output.eq(read.data)]
+        m.d.comb += [
+            write.addr.eq(newest),
+            read.addr.eq(oldest),
+            write.en.eq(1),
+            write.data.eq(self.input),
+            self.output.eq(read.data),
+        ]
         return m
 
 

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import SUM_BITS, VALUE_BITS, Config
 
+from .datapath import data_output
 from .interfaces import stored_chunk
 
 DEPTH = 32
@@ -21,7 +22,8 @@ class StoreBuffer(wiring.Component):
     `take` reserves one place; `room` is 1 while there is one. Places fill in the order in which
     they were taken, twice: when the chunk's sums pass (`sums_valid`, early), and when its values
     pass (`values_valid`, late). Each kind has its own memory, so nobody carries 27-bit sums through
-    the pipeline; a chunk leaves after its late pass. Output order is taking order.
+    the pipeline; a chunk leaves after its late pass, through an output register. Output order is
+    taking order.
 
     Members
     -------
@@ -56,7 +58,14 @@ class StoreBuffer(wiring.Component):
         level = Signal(range(DEPTH + 1))
         first = Signal(range(DEPTH))
         leaves = Signal()
-        m.d.comb += [self.room.eq(free != 0), leaves.eq(self.output.valid & self.output.ready)]
+        held = Signal()
+        m.d.comb += [
+            self.room.eq(free != 0),
+            leaves.eq((level != 0) & (~held | self.output.ready)),
+            self.output.valid.eq(held),
+        ]
+        with m.If(leaves | self.output.ready):
+            m.d.sync += held.eq(leaves)
         m.d.sync += [
             free.eq(free + leaves - self.take),
             level.eq(level + self.values_valid - leaves),
@@ -79,10 +88,10 @@ class StoreBuffer(wiring.Component):
         m.d.comb += [
             sums_read.addr.eq(first),
             values_read.addr.eq(first),
-            self.output.valid.eq(level != 0),
-            self.output.payload.wide.eq(wide),
-            self.output.payload.data.eq(extended),
         ]
-        with m.If(~wide):
-            m.d.comb += self.output.payload.data[: len(narrow)].eq(narrow)
+        output = data_output(m, self.output.payload, "output_held")
+        with m.If(leaves):
+            m.d.sync += [output.wide.eq(wide), output.data.eq(extended)]
+            with m.If(~wide):
+                m.d.sync += output.data[: len(narrow)].eq(narrow)
         return m

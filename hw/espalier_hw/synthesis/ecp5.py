@@ -44,10 +44,13 @@ class Scan(wiring.Component):
 
     def __init__(self, inner: wiring.Component):
         self.inner = inner
-        super().__init__({"serial_in": In(1), "serial_out": Out(1)})
+        super().__init__({"clock": In(1), "serial_in": In(1), "serial_out": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        # configuration sets every register, and a reset pin would be one more net to everywhere
+        m.domains.sync = sync = ClockDomain(reset_less=True)
+        m.d.comb += sync.clk.eq(self.clock)
         m.submodules.inner = self.inner
         inputs, outputs = [], []
         for _, member, value in self.inner.signature.flatten(self.inner):

@@ -20,7 +20,7 @@ from ..spec.isa import Instruction, Mode, Opcode, Source, Store
 from ..spec.memory import Memory
 from .trace import Step
 
-STORE_CHUNKS = 32
+STORE_CHUNKS = 33
 """Chunks that the vector unit can put out before the bus has taken any."""
 
 
