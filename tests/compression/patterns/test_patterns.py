@@ -86,6 +86,11 @@ def test_blocks_that_reach_over_the_edge_are_whole_or_empty():
     assert 0 < mask.sum() < mask.numel()
 
 
+def test_a_block_counts_by_its_sum_not_by_its_largest():
+    score = torch.tensor([[5.0, 0, 3, 3], [0, 0, 3, 3]])
+    assert bits(Blocks(2, 2).mask(score, 0.5)) == ["0011", "0011"]
+
+
 def test_heads_are_the_same_of_query_key_and_value(make_weight):
     """Head 1 of the query is the largest, but head 0 of all three together."""
     value = torch.ones(6, 2)
