@@ -35,7 +35,9 @@ def compile_command(
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(help="TINY, SMALL or DE1_SOC; default: what FUNCTION says, or DE1_SOC."),
+        typer.Option(
+            help="TINY, SMALL, DE1_SOC or ULX3S; default: what FUNCTION says, or DE1_SOC."
+        ),
     ] = None,
 ) -> None:
     """Compile a model into a program file."""
