@@ -14,6 +14,8 @@ from ..queues import Queue
 from ..register_block import OKAY, SLAVE_ERROR
 
 OFFSET_BITS = BEAT_BYTES.bit_length() - 1
+BANK_BEATS = 2048
+"""Block RAM of the ECP5 is narrow when deep: 2,048 words of 9 bits each."""
 READ_AHEAD = 8
 """Beats between the memory and the bus: covers the read's latency at one beat a cycle."""
 READ_BEAT = data.StructLayout({"data": BEAT_BITS, "last": 1, "error": 1})
@@ -22,7 +24,7 @@ READ_BEAT = data.StructLayout({"data": BEAT_BITS, "last": 1, "error": 1})
 class AxiRam(Component):
     """`size_bytes` of block RAM from bus address 0; INCR bursts of whole beats that cross no page.
 
-    Reads: one beat a cycle, the first 4 cycles after its address, bursts back to back. Writes: one
+    Reads: one beat a cycle, the first 5 cycles after its address, bursts back to back. Writes: one
     beat a cycle, 2 cycles more a burst. A burst beyond the memory, or a beat without all its
     strobes, is answered with an error; it reads anything and writes nothing.
 
@@ -37,27 +39,35 @@ class AxiRam(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=BEAT_BITS, depth=self._depth, init=[])
-        self._reads(m, memory.read_port())
-        self._writes(m, memory.write_port())
+        banks = []
+        for number, first in enumerate(range(0, self._depth, BANK_BEATS)):
+            depth = min(BANK_BEATS, self._depth - first)
+            m.submodules[f"bank_{number}"] = bank = Memory(shape=BEAT_BITS, depth=depth, init=[])
+            banks.append(bank)
+        self._reads(m, [bank.read_port() for bank in banks])
+        self._writes(m, [bank.write_port() for bank in banks])
         return m
 
     def _beyond(self, address: Value) -> Value:
         return address[OFFSET_BITS:] >= self._depth
 
-    def _reads(self, m: Module, port) -> None:
+    def _reads(self, m: Module, ports) -> None:
         bus = self.bus
         m.submodules.ahead = ahead = Queue(READ_BEAT, READ_AHEAD)
-        # Stages: address | the memory's register | a register, for the way from the memory is long
+        # Stages: address | block RAM | a register beside each bank, for block RAM answers late and
+        # the way to the bus is long | the bank that was asked
         busy, error, issue, taken = Signal(), Signal(), Signal(), Signal()
         position, left = Signal(range(self._depth)), Signal(len(bus.arlen))
         room = Signal(range(READ_AHEAD + 1), init=READ_AHEAD)
-        reading = Signal(data.StructLayout({"valid": 1, "last": 1, "error": 1}))
+        bank = position[BANK_BEATS.bit_length() - 1 :]
+        stage = data.StructLayout({"valid": 1, "last": 1, "error": 1, "bank": max(len(bank), 1)})
+        reading, registered = Signal(stage), Signal(stage)
+        words = Signal(data.ArrayLayout(BEAT_BITS, len(ports)), reset_less=True)
         arrived, arrived_valid = Signal(READ_BEAT, reset_less=True), Signal()
         m.d.comb += [
             issue.eq(busy & (room != 0)),
             bus.arready.eq(~busy | (issue & (left == 0))),
-            port.addr.eq(position),
+            *(port.addr.eq(position) for port in ports),
             ahead.input.payload.eq(arrived),
             ahead.input.valid.eq(arrived_valid),
             bus.rvalid.eq(ahead.output.valid),
@@ -78,16 +88,25 @@ class AxiRam(Component):
             ]
         m.d.sync += [
             room.eq(room - issue + taken),
-            reading.eq(Cat(issue, left == 0, error)),
-            arrived_valid.eq(reading.valid),
-            arrived.eq(Cat(port.data, reading.last, reading.error)),
+            reading.eq(Cat(issue, left == 0, error, bank)),
+            *(word.eq(port.data) for word, port in zip(words, ports, strict=True)),
+            registered.eq(reading),
+            arrived_valid.eq(registered.valid),
+            arrived.eq(Cat(words[registered.bank], registered.last, registered.error)),
         ]
 
-    def _writes(self, m: Module, port) -> None:
+    def _writes(self, m: Module, ports) -> None:
         bus = self.bus
         position, failed = Signal(range(self._depth)), Signal()
         fits = bus.wstrb.all() & ~failed
-        m.d.sync += [port.en.eq(0), port.addr.eq(position), port.data.eq(bus.wdata)]
+        bank = position[BANK_BEATS.bit_length() - 1 :]
+        # One register of address and data for all banks: they are as far apart as the chip is wide.
+        address, word = Signal(range(BANK_BEATS)), Signal(BEAT_BITS, reset_less=True)
+        m.d.sync += [address.eq(position), word.eq(bus.wdata)]
+        for number, port in enumerate(ports):
+            chosen = (bank == number) if len(bank) else 1
+            m.d.comb += [port.addr.eq(address), port.data.eq(word)]
+            m.d.sync += port.en.eq(bus.wvalid & bus.wready & fits & chosen)
         with m.FSM():
             with m.State("ADDRESS"):
                 m.d.comb += bus.awready.eq(1)
@@ -100,11 +119,7 @@ class AxiRam(Component):
             with m.State("DATA"):
                 m.d.comb += bus.wready.eq(1)
                 with m.If(bus.wvalid):
-                    m.d.sync += [
-                        port.en.eq(fits),
-                        failed.eq(~fits),
-                        position.eq(position + 1),
-                    ]
+                    m.d.sync += [failed.eq(~fits), position.eq(position + 1)]
                     with m.If(bus.wlast):
                         m.next = "ANSWER"
             with m.State("ANSWER"):
