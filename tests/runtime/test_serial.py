@@ -144,6 +144,29 @@ def test_too_much_damage_is_an_error_and_the_next_opening_works(running_sum, seq
             assert device.load(running_sum).run(sequence)[0].shape[:2] == sequence.shape[:2]
 
 
+@pytest.mark.parametrize("name", ["CONTROL", "STATUS"])
+def test_an_interrupted_write_loses_the_link_and_an_interrupted_read_does_not(
+    transport, monkeypatch, name
+):
+    """A write may have been executed, and would be executed again under a new number."""
+
+    def interrupted(timeout_s):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport._port, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            if name == "CONTROL":
+                transport.write_register(name, Control.START)
+            else:
+                transport.read_register(name)
+    if name == "CONTROL":
+        with pytest.raises(DeviceError, match="may have been executed; open the device again"):
+            transport.read_register("MAGIC")
+    else:
+        assert transport.read_register("MAGIC") == MAGIC
+
+
 def test_silence_ends_in_an_error_within_its_time(board):
     board.lose = lambda command, place: True
     begin = time.monotonic()

@@ -20,9 +20,9 @@ class Requests:
     """The host's end of spec.link on an open port.
 
     A request without a whole answer is sent again, with the same number, up to `retries` times.
-    After that, and when a write was interrupted, the link is lost: what the board did is not known,
-    and every later request raises. The device has to be opened again, which starts from what the
-    machine then says of itself.
+    After that, and when waiting for a write's answer was interrupted, the link is lost: what the
+    board did is not known, and every later request raises. The device has to be opened again, which
+    starts from what the machine then says of itself.
 
     Parameters
     ----------
@@ -82,17 +82,18 @@ class Requests:
             raise DeviceError(self._lost)
         self._sequence = (self._sequence + 1) % 256
         content = link.request(self._sequence, command, address, length, payload)
+        answer = None
         try:
             for attempt in range(self._retries + 1):
                 self.repeats += attempt > 0
                 answer = self._attempt(content, command, answer_bytes, nonce)
                 if answer is not None:
                     return self._checked(answer, command, address, length)
-        except KeyboardInterrupt:
-            if command in link.WRITES:
+        except BaseException as error:
+            if answer is None and command in link.WRITES:
                 self._lost = (
-                    f"{self._port.path}: {command.name} was interrupted, and may have been "
-                    "executed; open the device again"
+                    f"{self._port.path}: {command.name} had no answer ({error!r}) and may have "
+                    "been executed; open the device again"
                 )
             raise
         self._lost = (
