@@ -13,6 +13,7 @@ def test_version_names_the_contract(espalier):
 def test_devices_are_listed_with_options(espalier):
     status, out, _ = espalier("devices")
     assert status == 0 and "reference" in out and "window_bytes" in out
+    assert "serial:PATH" in out and "baud" in out
 
 
 def test_run_reads_and_writes_arrays(espalier, program_file, tmp_path, sequence):
