@@ -22,7 +22,8 @@ class De1SocFabric(Component):
     """All between the processor system's ports and the accelerator; one clock, `sync`.
 
     128 bits a cycle from DDR, which is what the loader takes: 1.6 GB/s at 100 MHz and 2.0 GB/s at
-    125, of the DDR's 3.2 GB/s. A faster clock for the port alone would change nothing.
+    125, of the DDR's 3.2 GB/s. A faster clock for the port alone would change nothing
+    (docs/decisions/0005).
 
     Members
     -------

@@ -42,7 +42,9 @@ class SdramBridge(Component):
     its own reads waiting, and nobody else. Reads and writes are each answered in order. A read
     burst is begun only when its data have room (`depth` beats), because the port's cannot be
     refused. A write burst is answered when the port has taken its last beat; reads of the same
-    port that come later see it. The port knows no errors: every answer is OKAY.
+    port that come later see it, the controller's other ports some tens of nanoseconds later (est.):
+    before the processor has come from an interrupt to its first read. The port knows no errors:
+    every answer is OKAY.
 
     `hold` keeps further bursts out: none is begun while it is 1. Those begun are finished, which
     the master has to allow (data of a begun write burst must come, read data must be taken);
