@@ -29,8 +29,9 @@ def row(program: espalier.Program, count: int, damage: float, seed: int) -> dict
     x = column_inputs(program, digits().test)[:count]
     with espalier.open("reference") as device:
         expected = device.load(program).run_integers(x)
-    start, wrong = time.perf_counter(), 0
+    wrong = 0
     with SerialBoard(program.config, damage=damage, seed=seed) as board:
+        start = time.perf_counter()
         with espalier.open(f"serial:{board.path}", **PATIENT) as device:
             session = device.load(program)
             for sample, wanted in zip(x, expected, strict=True):
