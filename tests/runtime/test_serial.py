@@ -12,8 +12,10 @@ import pytest
 from link_board import LinkBoard
 
 import espalier
+from espalier.cli.checks import examine
 from espalier.errors import DeviceError, ProgramError
 from espalier.runtime.serial import open_serial
+from espalier.spec import isa
 from espalier.spec.config import SMALL, TINY
 from espalier.spec.link import MOST_PAYLOAD_BYTES, Command
 from espalier.spec.registers import MAGIC, Control, address
@@ -49,6 +51,14 @@ def test_a_session_is_what_it_is_on_the_reference(board, running_sum, sequence):
         for got, wanted in zip(session.run(sequence), expected, strict=True):
             assert np.array_equal(got, wanted)
         assert session.counters["write_beats"] > 0
+
+
+def test_the_doctor_examines_a_serial_board(board):
+    checks = list(examine(f"serial:{board.path}", dict(QUICK), TINY, None))
+    assert all(check.fine is not False for check in checks), checks
+    assert [check.result for check in checks if check.what == "bitstream"] == [
+        f"Espalier, version {isa.VERSION}"
+    ]
 
 
 def test_the_window_is_what_the_board_says(transport, board):
