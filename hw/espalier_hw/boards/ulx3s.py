@@ -14,7 +14,7 @@ from ..bridges.serial_link import SerialLink
 from ..bridges.status import StatusWatch
 
 WINDOW_BYTES = 1 << 17
-"""Block RAM for the window: 64 of the 208 blocks."""
+"""Block RAM for the window: 60 of the 208 blocks."""
 LEDS = 8
 BLINK_BITS = 26
 """LED 0 changes every 2^25 cycles: more than twice a second at 80 MHz."""
