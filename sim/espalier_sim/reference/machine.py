@@ -207,6 +207,7 @@ class Machine:
         starts = bases[:, :, None] + np.cumsum(counts, 2) - counts
         array, group, column = np.nonzero(visited & (counts > 0))
         k, x = counts[array, group, column], sent[array, group, column]
+        k = k.astype(np.intp)  # NumPy repeats and counts by nothing wider, on 32-bit machines too
         times = 1 + (np.abs(x) > numerics.COLUMN_MAX)
         first = np.repeat(starts[array, group, column] - (np.cumsum(k) - k), k)
         word = first + np.arange(len(first))
@@ -217,6 +218,7 @@ class Machine:
         flat = (
             owner[:, None] * m.slots.shape[1] + m.entry_slots[owner, word]
         ) * c.lanes + np.arange(c.lanes)
+        flat = flat.astype(np.intp)
         total = np.bincount(flat.ravel(), weights=products.ravel(), minlength=m.slots.size)
         m.slots[:] = wrap(m.slots + total.astype(np.int64).reshape(m.slots.shape), ACCUMULATOR_BITS)
         twice = np.abs(sent[visited]) > numerics.COLUMN_MAX
