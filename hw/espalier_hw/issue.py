@@ -175,14 +175,17 @@ class Issue(Component):
         ]
 
     def _loop(self, m, go, word, loops, value):
-        """A loop of no pass opens nothing; a fifth open loop is illegal."""
+        """A loop of no pass opens nothing; a fifth open loop is illegal. Executed a cycle later
+        than others, when its count is known to be 0 or not."""
         count = Mux(word.use_register, value, word.count)
-        none = count == 0
+        none, known = Signal(name="loop_none"), Signal(name="loop_known")
+        m.d.sync += [none.eq(count == 0), known.eq(self.execute & ~self.done)]
+        go = go & known
         m.d.comb += [
             loops.opening.eq(1),
             loops.body.eq(self.following),
             loops.count.eq(count),
-            self.branch.eq(none),
+            self.branch.eq(none & known),
             loops.push.eq(go & ~none & ~loops.full),
             self.illegal.eq(go & ~none & loops.full),
             self.done.eq(go & ~self.illegal),

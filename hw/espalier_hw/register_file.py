@@ -27,8 +27,8 @@ class RegisterPort(Signature):
 
 
 class RegisterFile(Component):
-    """Sixteen 32-bit registers with two ports; when both write, the sequencer's write is the one
-    done.
+    """Sixteen 32-bit registers with two ports; when both write, the host's write is the one done
+    (it writes while the sequencer rests).
     """
 
     host: In(RegisterPort())
@@ -41,10 +41,9 @@ class RegisterFile(Component):
         for port in (self.host, self.sequencer):
             read = memory.read_port()
             m.d.comb += [read.addr.eq(port.read), port.data.eq(read.data)]
-        winner = self.sequencer.write
         m.d.comb += [
             write.en.eq(self.host.write | self.sequencer.write),
-            write.addr.eq(Mux(winner, self.sequencer.target, self.host.target)),
-            write.data.eq(Mux(winner, self.sequencer.value, self.host.value)),
+            write.addr.eq(Mux(self.host.write, self.host.target, self.sequencer.target)),
+            write.data.eq(Mux(self.host.write, self.host.value, self.sequencer.value)),
         ]
         return m

@@ -15,8 +15,9 @@ WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 class Scoreboard(Component):
     """Counts the outstanding instructions of each unit: issued, not completed.
 
-    `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < 32; with the counts
-    of the last cycle. `idle` marks units with nothing outstanding. A count of n is n ones from
+    `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < 32; of the last
+    cycle's `waits`, with everything that was completed until then, but only what was issued until
+    the cycle before that. `idle` marks units with nothing outstanding. A count of n is n ones from
     bit 0 up: a wait is one bit looked up, because `met` begins the sequencer's longest paths.
     """
 
@@ -36,10 +37,11 @@ class Scoreboard(Component):
                 m.d.sync += outstanding.eq(Cat(1, outstanding))
             with m.Elif(~self.issued[unit] & self.completed[unit]):
                 m.d.sync += outstanding.eq(outstanding[1:])
-            busy = Mux(wait == NO_WAIT, 0, outstanding[:NO_WAIT].bit_select(wait, 1))
+            left = Mux(self.completed[unit], outstanding[1:], outstanding)
+            busy = Mux(wait == NO_WAIT, 0, left[:NO_WAIT].bit_select(wait, 1))
             m.d.comb += [
-                within[unit].eq(~busy & ~outstanding[-1]),
+                within[unit].eq(~busy & ~left[-1]),
                 self.idle[unit].eq(~outstanding[0]),
             ]
-        m.d.comb += self.met.eq(within.as_value().all())
+        m.d.sync += self.met.eq(within.as_value().all())
         return m

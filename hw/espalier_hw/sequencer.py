@@ -20,10 +20,10 @@ class Sequencer(Component):
     """Runs the program from `entry` to HALT.
 
     Timing: an instruction takes one cycle to decode and is executed in the next one or, while its
-    waits are not met or its unit's queue is full, in a later one: one instruction in 2 cycles, 3
-    after a jump (END of a pass, LOOP of no pass). A unit sees its command in the execute cycle;
-    after the last `completed` pulse that an instruction waits for it is executed one cycle later.
-    A LOAD into program memory holds up what follows until it is complete, so that no instruction
+    waits are not met or its unit's queue is full, in a later one: one instruction in 2 cycles, LOOP
+    in 3, one more after a jump (END of a pass, LOOP of no pass). A unit sees its command in the
+    execute cycle; after the last `completed` pulse that an instruction waits for it is executed one
+    cycle later. A LOAD into program memory holds up what follows until it is complete, so that no instruction
     is stale.
 
     Members

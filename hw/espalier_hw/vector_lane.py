@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import COLUMN_BITS, SUM_BITS, VALUE_BITS, Config
 
-from .datapath import KEEP
 from .interfaces import drained_bits
 from .vector_sum import PARAMETER_LAYOUT, Accumulate, Requantize, Select
 from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Function, Interpolate
@@ -28,18 +27,17 @@ class VectorLane(wiring.Component):
     """source -> total -> scaled -> combined -> function -> result -> column, one element a cycle.
 
     Never stalls. An input counts for the element whose source came the given number of cycles
-    before (`drained`, `source`: 0).
+    before (`select`, `drained`, `source`: 0).
 
     Members
     -------
-    select: -1. What the source is.
-    add, stored: 0, 1. Whether to add the stored sum, and the sum.
+    stored, add: 1. Stored sum, and whether to add it.
     take_sum_item, sum_item: 3. Replaces the total in cycle 4, which must not be an element's.
     total: 4. The 27-bit sum.
-    scale, parameter: 2, 3
-    combine, operand: 8, 9. Operand 1.
-    relu, segment: 12, 13. Address in the table memory; table, entry: 13, 14.
-    other, interpolate: 17. Operand 0 again; gate: 18. Operand 2.
+    parameter, scale: 3
+    operand, combine: 9. Operand 1.
+    segment: 13. Address in the table memory; relu: 13; entry, table: 14.
+    other: 17. Operand 0 again; gate, interpolate: 18. Operand 2.
     take_item, item: 21. Replaces the result in cycle 22, which must not be an element's.
     result: 22; column: 24.
     """
@@ -82,34 +80,30 @@ class VectorLane(wiring.Component):
         m.submodules.function_stage = function = Function()
         m.submodules.interpolate_stage = interpolate = Interpolate()
         m.submodules.column_stage = column_input = ColumnInput()
-        select, add, scale, combination, relu, table, enable = (
-            self._own(m, getattr(self, name), name)
-            for name in ("select", "add", "scale", "combine", "relu", "table", "interpolate")
-        )
         m.d.comb += [
-            accumulate.select.eq(select),
+            accumulate.select.eq(self.select),
             accumulate.drained.eq(self.drained),
             accumulate.operand.eq(self.source),
             accumulate.stored.eq(self.stored),
-            accumulate.add.eq(add),
+            accumulate.add.eq(self.add),
             accumulate.item.eq(self.sum_item),
             accumulate.take_item.eq(self.take_sum_item),
             self.total.eq(accumulate.total),
             requantize.total.eq(accumulate.total),
             requantize.parameter.eq(self.parameter),
-            requantize.scale.eq(scale),
+            requantize.scale.eq(self.scale),
             combine.value.eq(requantize.value),
             combine.operand.eq(self.operand),
-            combine.combine.eq(combination),
+            combine.combine.eq(self.combine),
             function.value.eq(combine.result),
-            function.relu.eq(relu),
-            function.table.eq(table),
+            function.relu.eq(self.relu),
+            function.table.eq(self.table),
             self.segment.eq(function.segment),
             function.entry.eq(self.entry),
             interpolate.value.eq(function.result),
             interpolate.other.eq(self.other),
             interpolate.gate.eq(self.gate),
-            interpolate.enable.eq(enable),
+            interpolate.enable.eq(self.interpolate),
             interpolate.item.eq(self.item),
             interpolate.take_item.eq(self.take_item),
             self.result.eq(interpolate.result),
@@ -117,10 +111,3 @@ class VectorLane(wiring.Component):
             self.column.eq(column_input.column),
         ]
         return m
-
-    @staticmethod
-    def _own(m: Module, control: Value, name: str) -> Value:
-        """A control bit's register in this lane: one for all lanes drives hundreds of loads."""
-        own = Signal(control.shape(), name=f"own_{name}", reset_less=True, attrs=KEEP)
-        m.d.sync += own.eq(control)
-        return own

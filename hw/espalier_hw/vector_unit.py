@@ -153,8 +153,8 @@ class VectorUnit(wiring.Component):
             parts=len(lanes) // LANES_PER_SUM_ITEM,
             part_bits=LANES_PER_SUM_ITEM * SUM_BITS,
         )
-        (select,) = timeline.at(drained - 1, "select")
-        use, address = timeline.at(drained, "sums", "sum_address")
+        select, address = timeline.at(drained, "select", "sum_address")
+        (use,) = timeline.at(drained + 1, "sums")
         stored = data.ArrayLayout(signed(SUM_BITS), len(lanes))(sums.read_data0.as_value())
         totals = Signal(data.ArrayLayout(signed(SUM_BITS), len(lanes)))
         loads = Signal()
@@ -205,8 +205,8 @@ class VectorUnit(wiring.Component):
             chunk(vectors.read_data1.as_value()),
             chunk(vectors.read_data2.as_value()),
         )
-        (combine,) = timeline.at(drained + SCALED_CYCLE - 2, "combine")
-        (interpolate,) = timeline.at(drained + FUNCTION_CYCLE - 1, "interpolate")
+        (combine,) = timeline.at(drained + SCALED_CYCLE - 1, "combine")
+        (interpolate,) = timeline.at(drained + FUNCTION_CYCLE, "interpolate")
         results = Signal(chunk)
         for i, lane in enumerate(lanes):
             position = i % LANES_PER_VECTOR_ITEM * VALUE_BITS
@@ -249,7 +249,7 @@ class VectorUnit(wiring.Component):
             depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
         )
         (address,) = timeline.at(drained + TOTAL_CYCLE - 2, "parameters")
-        (scale,) = timeline.at(drained + TOTAL_CYCLE - 2, "scale")
+        (scale,) = timeline.at(drained + TOTAL_CYCLE - 1, "scale")
         loads = item.valid & (item.payload.memory == kind)
         m.d.comb += [
             parameters.read_address0.eq(address),
@@ -269,8 +269,8 @@ class VectorUnit(wiring.Component):
         """Every lane looks up its own segment."""
         combined = self._drain_latency + COMBINED_CYCLE
         m.submodules.table_memory = tables = TableMemory(self._config)
-        (function_earlier,) = timeline.at(combined - 1, "function")
         (function,) = timeline.at(combined, "function")
+        (function_later,) = timeline.at(combined + 1, "function")
         m.d.comb += [
             tables.write_enable.eq(item.valid & (item.payload.memory == Memory.TABLES)),
             tables.write_address.eq(item.payload.address),
@@ -281,8 +281,8 @@ class VectorUnit(wiring.Component):
             m.d.comb += [
                 tables.segments[i].eq(lane.segment),
                 lane.entry.eq(tables.entries[i]),
-                lane.relu.eq(function_earlier == isa.Function.RELU),
-                lane.table.eq(function >= isa.Function.TABLE0),
+                lane.relu.eq(function == isa.Function.RELU),
+                lane.table.eq(function_later >= isa.Function.TABLE0),
             ]
 
     def _connect_outputs(

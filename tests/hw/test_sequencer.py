@@ -284,7 +284,7 @@ def instant(program, **settings):
     return run(program, delay=1, stall=0.0, **settings)
 
 
-def test_an_instruction_takes_two_cycles_and_a_jump_one_more():
+def test_an_instruction_takes_two_cycles_a_loop_and_a_jump_one_more():
     first = 4
     """START, fetch, take and decode before the first instruction is executed."""
     passes, sets = 5, 3
@@ -295,9 +295,9 @@ def test_an_instruction_takes_two_cycles_and_a_jump_one_more():
         HALT,
     ]
     _, result = instant(program)
-    assert result["cycles"] == first + 2 * (1 + passes * (sets + 1)) + passes - 1
+    assert result["cycles"] == first + 3 + 2 * passes * (sets + 1) + passes - 1
     _, result = instant([i(Opcode.LOOP, count=0, end=1), i(Opcode.END), HALT])
-    assert result["cycles"] == first + 2 + 1
+    assert result["cycles"] == first + 3 + 1
 
 
 def test_products_follow_each_other_every_two_cycles():

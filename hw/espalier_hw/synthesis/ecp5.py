@@ -9,11 +9,12 @@ the package has pins.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=Path("build/ecp5"), help="where netlist and reports go"
     )
+    parser.add_argument("--record", type=Path, help="JSON file to add the result to")
     arguments = parser.parse_args()
     from ..accelerator import Accelerator
 
@@ -156,7 +158,18 @@ def main() -> int:
     for name, (used, available) in routed.utilization.items():
         print(f"  {name}: {used} of {available}")
     print("critical path:", *routed.critical_path, sep="\n  ")
+    if arguments.record:
+        record(arguments.record, config.name, arguments.seed, routed)
     return 0
+
+
+def record(file: Path, config: str, seed: int, routed: Routed) -> None:
+    """Put a result into a JSON file of results by configuration, in place of an older one."""
+    results = json.loads(file.read_text()) if file.exists() else {}
+    today = datetime.date.today().isoformat()
+    results[config] = {"date": today, "seed": seed, **asdict(routed)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
