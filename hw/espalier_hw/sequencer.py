@@ -23,8 +23,8 @@ class Sequencer(Component):
     waits are not met or its unit's queue is full, in a later one: one instruction in 2 cycles, LOOP
     in 3, one more after a jump (END of a pass, LOOP of no pass). A unit sees its command in the
     execute cycle; after the last `completed` pulse that an instruction waits for it is executed one
-    cycle later. A LOAD into program memory holds up what follows until it is complete, so that no instruction
-    is stale.
+    cycle later. A LOAD into program memory holds up what follows until it is complete, so that no
+    instruction is stale.
 
     Members
     -------
