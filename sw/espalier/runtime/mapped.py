@@ -56,8 +56,8 @@ class Registers:
     """32-bit registers in `mapping`: one aligned 32-bit load or store for each access.
 
     An item of a memoryview of format I is copied by a 4-byte memcpy of constant size, which
-    compilers make one instruction (`ldr`, `str`; `mov` on x86). The simulated board counts any
-    other width as an error.
+    compilers make one instruction (`ldr`, `str` in Debian's Python 3.11 for armhf; `mov` on
+    x86-64). The simulated board answers a narrower write with an error.
     """
 
     def __init__(self, mapping: mmap.mmap):
