@@ -11,6 +11,7 @@ from espalier.spec.isa import QUEUE_DEPTH
 from espalier.spec.memory import Memory
 from espalier.spec.registers import Fault
 
+from .buffer import Buffer
 from .bursts import IN_FLIGHT, BurstPlanner, FaultReport
 from .interfaces import (
     ADDRESS_BITS,
@@ -86,9 +87,12 @@ class Loader(Component):
         m.submodules.plans = plans = Queue(unpack_layout(self._config), QUEUE_DEPTH)
         m.submodules.buffer = buffer = Queue(BEAT_BITS, BUFFER_BEATS, block=True)
         m.submodules.unpacker = unpacker = Unpacker(self._config)
+        # block RAM far from where `ready` is made: the way back ends here
+        m.submodules.beats = beats = Buffer(BEAT_BITS)
         connect(m, flipped(self.commands), queue.input)
         connect(m, plans.output, unpacker.plans)
-        connect(m, buffer.output, unpacker.beats)
+        connect(m, buffer.output, beats.input)
+        connect(m, beats.output, unpacker.beats)
         connect(m, unpacker.weights, flipped(self.weights))
         connect(m, unpacker.items, flipped(self.items))
         connect(m, unpacker.program, flipped(self.program))

@@ -41,7 +41,9 @@ class Latencies:
     vector: int = 33
     """Issue of a VECTOR to completion of a single chunk."""
     load: int = 8
-    """Issue of a LOAD to its first burst, and last beat to completion."""
+    """Issue of a LOAD to its first burst."""
+    load_done: int = 9
+    """Last beat to completion."""
     load_items: int = 1
     """More from the last beat to completion for memories that are written item by item."""
     store: int = 8
@@ -176,7 +178,7 @@ class _Clock:
             cycles = 2 * beats
         end = max(at + t.load + t.memory, self.free["load"]) + cycles
         self.free["load"] = end
-        self.done["load"].append(end + t.load + items * t.load_items)
+        self.done["load"].append(end + t.load_done + items * t.load_items)
         self.result.read_beats += beats
 
     def finish(self) -> Timeline:
