@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -126,11 +127,17 @@ def read_report(report: dict) -> Routed:
         default=[],
     )
     steps = [
-        f"{s['type']} {s['delay']:.2f} ns {s['from']['cell']} -> {s['to']['cell']}"
+        f"{s['type']} {s['delay']:.2f} ns {_place(s['from']['cell'])} -> {_place(s['to']['cell'])}"
         for s in path
         if s["delay"] >= 0.05
     ]
     return Routed(clock["achieved"], used, steps)
+
+
+def _place(cell: str) -> str:
+    """A cell's place in the hierarchy: Yosys names a LUT after what it found beside it, so that
+    only the beginning says something."""
+    return re.sub(r"\.\d+\.\d+_.*|_(TRELLIS_FF|LUT4|CCU2C|PFUMX|L6MUX21)_.*", "...", cell)
 
 
 def main() -> int:
