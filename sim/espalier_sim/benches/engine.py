@@ -95,7 +95,8 @@ class Bench:
             getattr(dut, f"columns__{name}").value = 0
         for name in ("array", "address", "first", "count", "quads", "valid"):
             getattr(dut, f"weights__{name}").value = 0
-        for name in ("clear", "drain__valid", "drain__chunk", "drain__follows", "drain__continues"):
+        drain = ("drain__valid", "drain__chunk", "drain__follows", "drain__continues")
+        for name in ("clear", "reset", *drain):
             getattr(dut, name).value = 0
 
     async def power_up(self) -> None:
