@@ -6,6 +6,7 @@ values free once. (z3 behind SymbiYosys took over ten times as long on the same 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ opt_clean
 sat -tempinduct -tempinduct-baseonly -maxsteps {depth} -set-init-zero -set rst 0 {goal} top
 """
 PROVED = "proved base case"
+STEPS = re.compile(PROVED + r" for (\d+) steps")
 REFUTED = "FAIL!"
 
 
@@ -35,23 +37,26 @@ class ProofFailed(AssertionError):
     """A statement does not hold; the message has the state and the inputs that show it."""
 
 
-def prove(component: Elaboratable, depth: int) -> None:
-    """No assertion of `component` fails in the first `depth` cycles after power-up.
+def prove(component: Elaboratable, depth: int) -> int:
+    """No assertion of `component` fails in the first `depth` cycles after power-up; the cycles that
+    the solver says to have covered.
 
     Raises ProofFailed, and DeviceError when Yosys is missing or refuses the component.
     """
     log = _run(component, depth, "-prove-asserts")
     if PROVED not in log:
         raise ProofFailed(log[-6000:])
+    return max(int(steps) for steps in STEPS.findall(log))
 
 
-def reach(component: Elaboratable, depth: int) -> None:
+def reach(component: Elaboratable, depth: int) -> bool:
     """The output `reached` of `component` is 1 in some cycle of some behaviour: the statements
     around it leave room for what they are about. Raises as `prove`.
     """
     log = _run(component, depth, "-prove reached 0")
     if PROVED in log:
         raise ProofFailed(f"`reached` stays 0 for {depth} cycles, whatever the inputs")
+    return REFUTED in log
 
 
 def _run(component: Elaboratable, depth: int, goal: str) -> str:

@@ -29,12 +29,12 @@ def broken(kind, mistake):
 @pytest.mark.parametrize(("side", "depth"), [("write", 14), ("read", 16)])
 def test_lightweight_bridge_keeps_the_rules(side, depth):
     """Ids echoed; every beat once, in order, at its address; responses passed on; no deadlock."""
-    prove(LightweightRules(LightweightBridge(), side), depth)
+    assert prove(LightweightRules(LightweightBridge(), side), depth) == depth
 
 
 @pytest.mark.parametrize(("side", "depth"), [("write", 14), ("read", 16)])
 def test_lightweight_proof_sees_two_bursts(side, depth):
-    reach(LightweightRules(LightweightBridge(), side), depth)
+    assert reach(LightweightRules(LightweightBridge(), side), depth)
 
 
 @pytest.mark.slow
@@ -43,12 +43,12 @@ def test_lightweight_proof_sees_two_bursts(side, depth):
 )
 def test_sdram_bridge_keeps_the_rules(sides, depth):
     """Every beat once and in order, bursts whole, answers after data, no deadlock, exact drain."""
-    prove(sdram(*sides), depth)
+    assert prove(sdram(*sides), depth) == depth
 
 
 @pytest.mark.parametrize(("sides", "depth"), [(("write",), 13), (("read",), 12)])
 def test_sdram_proof_sees_whole_bursts(sides, depth):
-    reach(sdram(*sides), depth)
+    assert reach(sdram(*sides), depth)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ packages `scores`, `patterns`, `allocations` and `methods`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(ABC):
     """What is important: a number for every weight of a matrix; higher is more.
 
     Members
@@ -39,9 +40,9 @@ class Score:
     calibrated: ClassVar[bool] = False
     trained: ClassVar[bool] = False
 
+    @abstractmethod
     def __call__(self, weight: Weight, value: Tensor) -> Tensor:
         """Scores [M, N] of the matrix `value` [M, N] in the place of `weight`."""
-        raise NotImplementedError
 
     def gradient(self, weight: Weight, gradient: Tensor) -> Tensor:
         """Take note of the loss's gradient [M, N] in every step; the result trains the weight."""
@@ -49,7 +50,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class Pattern(ABC):
     """Which sets of weights are allowed.
 
     Members
@@ -59,14 +60,15 @@ class Pattern:
 
     joint: ClassVar[bool] = False
 
+    @abstractmethod
     def mask(self, score: Tensor, density: float) -> Tensor:
         """Kept entries (bool [M, N]): of the allowed sets of this density the one with most score.
 
         Scores are any finite numbers.
         """
-        raise NotImplementedError
 
-    def check(self, density: float, shape: tuple[int, int]) -> None:
+    # most patterns come near every density
+    def check(self, density: float, shape: tuple[int, int]) -> None:  # noqa: B027
         """Raise RecipeError where no allowed set of a matrix [M, N] comes near the density."""
 
     def reselect(self, score: Tensor, kept: Tensor) -> Tensor:
@@ -79,12 +81,12 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Allocation:
+class Allocation(ABC):
     """How much of each matrix is kept; within a matrix the pattern shares it out to columns."""
 
+    @abstractmethod
     def densities(self, weights: Sequence[Weight], scores: Sequence[Tensor]) -> list[float]:
         """A density for each matrix. `weight.density` is the recipe's wish; 1 means untouched."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

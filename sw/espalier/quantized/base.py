@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,7 @@ from .learned import LearnedScales
 from .weights import apply_mask
 
 
-class QuantModule(LearnedScales):
+class QuantModule(LearnedScales, ABC):
     """A drop-in module: parameters keep the original's names, values are the machine's.
 
     Members
@@ -68,13 +69,13 @@ class QuantModule(LearnedScales):
         return apply_mask(getattr(self, name), self.mask(name), self.mask_frozen)
 
     @property
+    @abstractmethod
     def row_scales(self) -> list[str]:
         """Names of the buffers with the weights' scales, which may be learned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update_scales(self) -> None:
         """Fit the weights' scales to weights, masks, bit widths and activation scales."""
-        raise NotImplementedError
 
     def _scale(self, name: str) -> float:
         """An activation scale. Raises EspalierError while it is not calibrated."""

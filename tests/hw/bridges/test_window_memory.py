@@ -140,6 +140,7 @@ def test_two_masters_never_lose_mix_or_reorder_a_beat(stall):
             await ctx.tick()
 
     simulate(dut, bench, *(b for master in masters for b in master.benches()), cycles=20_000)
+    assert [(master.finished, len(master.expected)) for master in masters] == [(40, 0)] * 2
 
 
 def test_reads_are_back_to_back():

@@ -5,6 +5,7 @@ Each layer's output is kept, |W x - W' x|^2 summed over calibration inputs, with
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction(Method):
+class Reconstruction(Method, ABC):
     """What both methods share: layer by layer, from inputs that earlier layers really give.
 
     Parameters
@@ -52,9 +53,9 @@ class Reconstruction(Method):
         mask = weight.project(run.score(weight, weight.value), weight.goal)
         self.update(weight, weight.value.to(torch.float64, copy=True), mask)
 
+    @abstractmethod
     def update(self, weight: Weight, value: Tensor, mask: Tensor) -> None:
         """Set the weight's values and mask from its dense value (double, its own) and a mask."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
