@@ -6,7 +6,18 @@ import pytest
 
 from espalier.spec import isa, numerics
 from espalier.spec.config import TINY
-from espalier.spec.isa import Combine, Function, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.isa import (
+    Combine,
+    Finish,
+    Function,
+    Instruction,
+    Mode,
+    Opcode,
+    Scale,
+    Source,
+    Store,
+    Sums,
+)
 from espalier.spec.memory import ENTRY, PARAMETER, TABLE_ENTRY, Memory, beats, descriptor
 from espalier.spec.registers import Fault
 from espalier_sim.reference.machine import FaultRaised, Machine, UndefinedError
@@ -259,7 +270,7 @@ def test_drain_joins_planes_sums_arrays_and_clears():
 
     m = run(
         vector(
-            source=Source.DRAIN, planes=1, drain=4, plane_stride=2, write_vector=1, vector_address=9
+            source=Source.DRAIN_PLANES, drain=4, plane_stride=2, write_vector=1, vector_address=9
         ),
         setup=setup,
     )
@@ -304,11 +315,11 @@ def test_every_stage_in_order():
         (Opcode.SET, {"target": 4, "value": OUT}),
         vector(
             source=Source.OPERAND,
-            scale=1,
+            scale=Scale.ROWS,
             parameters=1,
             combine=Combine.MULTIPLY,
             operand1=1,
-            interpolate=1,
+            finish=Finish.INTERPOLATE,
             operand2=2,
             function=Function.TABLE1,
             write_columns=1,

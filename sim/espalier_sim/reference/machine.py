@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 
 from espalier.spec import isa, numerics
-from espalier.spec.config import ACCUMULATOR_BITS, BEAT_BYTES, SUM_BITS, Config
-from espalier.spec.isa import Combine, Function, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.config import ACCUMULATOR_BITS, BEAT_BYTES, ITEM_BYTES, SUM_BITS, Config
+from espalier.spec.isa import (
+    Combine,
+    Finish,
+    Function,
+    Instruction,
+    Mode,
+    Opcode,
+    Scale,
+    Source,
+    Store,
+    Sums,
+)
 from espalier.spec.memory import Memory, beats
 from espalier.spec.registers import COUNTERS, Fault
 
@@ -23,7 +34,7 @@ from .memories import Memories
 MASK32 = (1 << 32) - 1
 Observer = Callable[[int, Instruction, Any], None]
 """Called after each instruction with pc, instruction and its work: PRODUCT: int array [A, 2] of
-(column visits with words, words) per array; LOAD and VECTOR: DDR beats; others None."""
+(column visits with words, words) per array; LOAD, EXPAND and VECTOR: DDR beats; others None."""
 
 
 class FaultRaised(Exception):
@@ -47,6 +58,10 @@ def wrap(value: np.ndarray, bits: int) -> np.ndarray:
 
 def saturate(value: np.ndarray) -> np.ndarray:
     return np.clip(value, numerics.VALUE_MIN, numerics.VALUE_MAX)
+
+
+def columns(value: np.ndarray) -> np.ndarray:
+    return numerics.column_input(value).clip(numerics.COLUMN_MIN, numerics.COLUMN_MAX)
 
 
 class Machine:
@@ -78,6 +93,7 @@ class Machine:
             Opcode.LOAD: self._load_memory,
             Opcode.PRODUCT: self._product,
             Opcode.VECTOR: self._vector,
+            Opcode.EXPAND: self._expand,
         }
 
     def load_program(self, length: int) -> None:
@@ -163,7 +179,7 @@ class Machine:
         return n
 
     def _store(self, address: int, values: np.ndarray) -> int:
-        raw = values.astype("<i4" if values.dtype == np.int32 else "<i2").tobytes()
+        raw = values.tobytes()
         raw += bytes(-len(raw) % BEAT_BYTES)
         self._window_check(address, len(raw))
         self.window[address : address + len(raw)] = raw
@@ -229,38 +245,87 @@ class Machine:
         np.add.at(work, array, np.stack([times, k * times], 1))
         return work
 
+    # Attention's keys and values
+
+    def _expand(self, i: Instruction) -> int:
+        tokens = min(max(self.registers[i["tokens"]], 1), i["most"])
+        size = isa.expand_row_bytes(i.fields, self.config)
+        address = (self.registers[i["register"]] + i["offset"]) & MASK32
+        self._window_check(address, tokens * size)
+        rows = np.frombuffer(self.window, np.uint8, tokens * size, address).reshape(tokens, size)
+        self.memories.expand(i.fields, rows.copy())
+        beats_read = tokens * size // BEAT_BYTES
+        self.counters["read_beats"] += beats_read
+        return beats_read
+
     # Vector unit
 
     def _vector(self, i: Instruction) -> int:
-        n, m = i["count"], self.memories
+        m, v = self.memories, self.config.vector_lanes
+        elements = i["count"] * v
+        if i["bounded"]:
+            elements = min(max(self.registers[i["register"]], 1), elements)
+        n = -(-elements // v)
         self.counters["chunks"] += n
-        total = self._sums(i, self._source(i))
+        total = self._sums(i, self._source(i, n))
         value = saturate(self._scale(i, total))
         if i["combine"]:
-            other = m.vector[i["operand1"] : i["operand1"] + n]
-            multiply = i["combine"] == Combine.MULTIPLY
-            value = saturate(numerics.multiply_values(value, other) if multiply else value + other)
-        value = self._function(i, value)
-        if i["interpolate"]:
-            gate, other = (
-                m.vector[i["operand2"] : i["operand2"] + n],
-                m.vector[i["operand0"] : i["operand0"] + n],
-            )
-            value = saturate(numerics.interpolate(value, gate, other))
+            combined = self._combine(Combine(i["combine"]))
+            value = saturate(combined(value, m.vector[i["operand1"] : i["operand1"] + n]))
+        value = self._finish(i, self._function(i, value))
+        value[np.arange(n * v).reshape(n, v) >= elements] = 0
+        if i["sums"] >= Sums.MAXIMUM:
+            self._reduce(i, value.reshape(-1)[:elements])
         self._write(i, value)
         if i["store"] == Store.NONE:
             return 0
-        stored = value.astype(np.int16) if i["store"] == Store.VALUES else total.astype(np.int32)
-        return self._store(self.registers[i["register"]], stored)
+        return self._store(self.registers[i["register"]], self._stored(i, total, value))
 
-    def _source(self, i: Instruction) -> np.ndarray:
-        n = i["count"]
+    @staticmethod
+    def _combine(kind: Combine) -> Callable[[Any, Any], Any]:
+        return {
+            Combine.ADD: lambda a, b: a + b,
+            Combine.MULTIPLY: numerics.multiply_values,
+            Combine.AMPLIFY: numerics.amplify,
+        }[kind]
+
+    def _finish(self, i: Instruction, value: np.ndarray) -> np.ndarray:
+        if i["finish"] == Finish.NONE:
+            return value.copy()
+        n, vector = len(value), self.memories.vector
+        operand = vector[i["operand2"] : i["operand2"] + n]
+        if i["finish"] == Finish.ADD:
+            return saturate(value + operand)
+        other = vector[i["operand0"] : i["operand0"] + n]
+        return saturate(numerics.interpolate(value, operand, other))
+
+    def _reduce(self, i: Instruction, value: np.ndarray) -> None:
+        scalar, gain = isa.reduction_target(i["sum_address"])
+        if i["sums"] == Sums.MAXIMUM:
+            result = numerics.maximum_scalar(int(value.max()), gain)
+        elif i["sums"] == Sums.MASS:
+            result = numerics.mass_scalar(int(columns(value).sum()), gain)
+        else:
+            sums = int(value.sum()), int((value * value).sum())
+            result = numerics.moments_scalar(*sums, len(value), gain)
+        self.memories.scalars[scalar] = result
+
+    def _stored(self, i: Instruction, total: np.ndarray, value: np.ndarray) -> np.ndarray:
+        if i["store"] == Store.SUMS:
+            return total.astype("<i4")
+        if i["store"] == Store.VALUES:
+            return value.astype("<i2")
+        items = np.zeros((value.size // self.config.group, ITEM_BYTES), np.int8)
+        items[:, : self.config.group] = columns(value).reshape(-1, self.config.group)
+        return items
+
+    def _source(self, i: Instruction, n: int) -> np.ndarray:
         if i["source"] == Source.ZERO:
             return np.zeros((n, self.config.vector_lanes), np.int64)
         if i["source"] == Source.OPERAND:
             return self.memories.vector[i["operand0"] : i["operand0"] + n]
         total = self._drain(i["drain"], n)
-        if i["planes"]:
+        if i["source"] == Source.DRAIN_PLANES:
             total = total + 16 * self._drain(i["drain"] + i["plane_stride"], n)
         return total
 
@@ -273,7 +338,9 @@ class Machine:
         return total
 
     def _sums(self, i: Instruction, total: np.ndarray) -> np.ndarray:
-        stored = self.memories.sums[i["sum_address"] : i["sum_address"] + i["count"]]
+        if i["sums"] == Sums.NONE or i["sums"] >= Sums.MAXIMUM:
+            return wrap(total, SUM_BITS)
+        stored = self.memories.sums[i["sum_address"] : i["sum_address"] + len(total)]
         if i["sums"] in (Sums.ADD, Sums.ACCUMULATE):
             total = total + stored
         total = wrap(total, SUM_BITS)
@@ -282,9 +349,11 @@ class Machine:
         return total
 
     def _scale(self, i: Instruction, total: np.ndarray) -> np.ndarray:
-        if not i["scale"]:
+        if i["scale"] == Scale.NONE:
             return total
-        where = slice(i["parameters"], i["parameters"] + i["count"])
+        if i["scale"] == Scale.SCALAR:
+            return numerics.scale_sum(total, *self.memories.scalars[i["parameters"]])
+        where = slice(i["parameters"], i["parameters"] + len(total))
         p = {name: values[where] for name, values in self.memories.parameters.items()}
         # A shift of 0 stands in memory that was never loaded.
         shift = np.where(p["shift"] == 0, numerics.SHIFTS[0], p["shift"])
@@ -305,12 +374,8 @@ class Machine:
     def _write(self, i: Instruction, value: np.ndarray) -> None:
         m, c = self.memories, self.config
         if i["write_vector"]:
-            m.vector[i["vector_address"] : i["vector_address"] + i["count"]] = value
+            m.vector[i["vector_address"] : i["vector_address"] + len(value)] = value
         if i["write_columns"]:
-            groups = (
-                numerics.column_input(value)
-                .clip(numerics.COLUMN_MIN, numerics.COLUMN_MAX)
-                .reshape(-1, c.group)
-            )
+            groups = columns(value).reshape(-1, c.group)
             g = np.arange(len(groups))
             m.activations[g % c.arrays, i["column_address"] + g // c.arrays] = groups

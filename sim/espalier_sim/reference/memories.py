@@ -3,11 +3,13 @@ bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from espalier.spec.config import BEAT_BYTES, SLOTS, Config
+from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from espalier.spec.fields import Layout
-from espalier.spec.isa import INSTRUCTION_BYTES
+from espalier.spec.isa import INSTRUCTION_BYTES, SCALARS, Expand, expand_height
 from espalier.spec.memory import (
     ENTRY,
     PARAMETER,
@@ -18,7 +20,7 @@ from espalier.spec.memory import (
     descriptor,
     items_per_address,
 )
-from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS
+from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, WEIGHT_LEVELS, split_digits
 
 
 def unpack(words: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
@@ -41,7 +43,7 @@ class Memories:
     slots [A, 32, L] · digits, entry_slots [A, weight_depth, L] · bases [A, descriptor_depth],
     counts [.., G] ·
     activations, last [A, column_depth, G] · vector, sums [chunks, V] · parameters {name: [chunks,
-    V]} · tables {name: [tables·128]} ·
+    V]} · scalars [(multiplier, shift, bias)] · tables {name: [tables·128]} ·
     program: 128-bit integers.
     """
 
@@ -60,6 +62,7 @@ class Memories:
         self.parameters = {
             f.name: np.zeros((c.parameter_depth, v), np.int64) for f in PARAMETER.fields
         }
+        self.scalars = [(0, SHIFTS[0], 0)] * SCALARS
         self.tables = {
             f.name: np.zeros(c.tables * TABLE_SEGMENTS, np.int64) for f in TABLE_ENTRY.fields
         }
@@ -119,3 +122,30 @@ class Memories:
         elif memory is Memory.ACTIVATIONS:
             groups = items.view(np.int8).reshape(-1, 8)[:, : c.group]
             self.activations[where % c.arrays, where // c.arrays] = groups
+
+    def expand(self, f: Mapping[str, int], rows: np.ndarray) -> None:
+        """Write weights of the rows of `tokens` x bytes, as `espalier.spec.memory` says."""
+        c, tokens, heads = self.config, len(rows), f["heads"]
+        features = f["groups"] * c.group
+        items = rows.view(np.int8).reshape(tokens, -1, ITEM_BYTES)[:, : heads * f["groups"]]
+        limit = WEIGHT_LEVELS[8]
+        values = items[:, :, : c.group].astype(np.int64).clip(-limit, limit)
+        values = values.reshape(tokens, heads, features)
+        height = expand_height(f, c, tokens)
+        keys = f["kind"] == Expand.ROWS
+        # [columns, rows] of every head, rows padded to whole words
+        matrices = values.transpose(1, 2, 0) if keys else values.transpose(1, 0, 2)
+        matrices = np.pad(matrices, ((0, 0), (0, 0), (0, height * c.lanes - matrices.shape[2])))
+        per_head = c.groups_per_array(f["most"]) * c.group * 2 * height
+        for head, matrix in enumerate(matrices):
+            digits = np.stack(split_digits(matrix), 1).reshape(len(matrix), 2 * height, c.lanes)
+            column = np.arange(len(matrix)) + (head * features if keys else 0)
+            group = column // c.group
+            word = (group // c.arrays * c.group + column % c.group) * 2 * height
+            word = f["address"] + word[:, None] + np.arange(2 * height)
+            word += 0 if keys else head * per_head
+            array = (group % c.arrays)[:, None]
+            plane, slot = np.divmod(np.arange(2 * height), height)
+            slot = f["slot"] + (2 * head + plane) * f["slots"] + slot
+            self.digits[array, word] = digits
+            self.entry_slots[array, word] = slot[:, None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..program import Program
 from ..spec import isa
 from ..spec.config import Config
-from ..spec.isa import Function, Instruction, Mode, Opcode, Source
+from ..spec.isa import Finish, Function, Instruction, Mode, Opcode, Scale, Source, Sums
 from ..spec.memory import Memory, depth, items_per_address
 from ..spec.numerics import TABLE_SEGMENTS
 
@@ -46,11 +46,15 @@ def _product(f: Mapping[str, int]) -> list[tuple[Memory, int]]:
 def _vector(f: Mapping[str, int], config: Config) -> list[tuple[Memory, int]]:
     n = f["count"]
     uses = [
-        (f["sums"], Memory.SUMS, "sum_address"),
-        (f["scale"], Memory.PARAMETERS, "parameters"),
-        (f["source"] == Source.OPERAND or f["interpolate"], Memory.VECTOR, "operand0"),
+        (Sums.NONE < f["sums"] < Sums.MAXIMUM, Memory.SUMS, "sum_address"),
+        (f["scale"] == Scale.ROWS, Memory.PARAMETERS, "parameters"),
+        (
+            f["source"] == Source.OPERAND or f["finish"] == Finish.INTERPOLATE,
+            Memory.VECTOR,
+            "operand0",
+        ),
         (f["combine"], Memory.VECTOR, "operand1"),
-        (f["interpolate"], Memory.VECTOR, "operand2"),
+        (f["finish"], Memory.VECTOR, "operand2"),
         (f["write_vector"], Memory.VECTOR, "vector_address"),
     ]
     ends = [(memory, f[name] + n) for condition, memory, name in uses if condition]

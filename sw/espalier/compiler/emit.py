@@ -16,7 +16,17 @@ from ..errors import CapacityError
 from ..spec import isa
 from ..spec.config import BEAT_BYTES, Config
 from ..spec.interface import STEPS_REGISTER
-from ..spec.isa import INSTRUCTION_BYTES, Instruction, Mode, Opcode, Source, Store, Sums
+from ..spec.isa import (
+    INSTRUCTION_BYTES,
+    Finish,
+    Instruction,
+    Mode,
+    Opcode,
+    Scale,
+    Source,
+    Store,
+    Sums,
+)
 from ..spec.memory import Memory, beats, items_per_address
 from .hazards import Access, Range, Step, Waits
 
@@ -177,18 +187,23 @@ class Assembly:
         def span(space: str, name: str, size: int = n) -> Range:
             return space, f.get(name, 0), f.get(name, 0) + size
 
-        if f["source"] == Source.DRAIN:
-            for plane in range(1 + f.get("planes", 0)):
+        if f["source"] in (Source.DRAIN, Source.DRAIN_PLANES):
+            for plane in range(1 + (f["source"] == Source.DRAIN_PLANES)):
                 first = f["drain"] + plane * f.get("plane_stride", 0)
                 writes.append(("slots", first, first + n))
-        if f["source"] == Source.OPERAND or f.get("interpolate"):
+        if f["source"] == Source.OPERAND or f.get("finish") == Finish.INTERPOLATE:
             reads.append(span("vector", "operand0"))
         if f.get("combine"):
             reads.append(span("vector", "operand1"))
-        if f.get("interpolate"):
+        if f.get("finish"):
             reads.append(span("vector", "operand2"))
-        if f.get("scale"):
+        if f.get("scale") == Scale.ROWS:
             reads.append(span("parameters", "parameters"))
+        if f.get("scale") == Scale.SCALAR:
+            reads.append(span("scalars", "parameters", 1))
+        if f.get("sums", Sums.NONE) >= Sums.MAXIMUM:
+            scalar, _ = isa.reduction_target(f["sum_address"])
+            writes.append(("scalars", scalar, scalar + 1))
         if f.get("function", 0) >= isa.Function.TABLE0:
             reads.append(("tables", 0, 1 << 16))
         if f.get("sums") in (Sums.ADD, Sums.ACCUMULATE):

@@ -14,7 +14,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from ..spec.config import Config
-from ..spec.isa import Combine, Source, Sums
+from ..spec.isa import Combine, Finish, Scale, Source, Sums
 from ..spec.memory import Memory
 from .lowering import Site
 from .products import Task
@@ -98,7 +98,7 @@ class Gates:
         return {
             **task.drain(self.site.config),
             **task.sum_fields(len(task.segments) - 1),
-            "scale": 1,
+            "scale": Scale.ROWS,
             "parameters": self.cell.gate_rows[gate].address + first,
         }
 
@@ -115,7 +115,7 @@ class Gates:
             "combine": Combine.ADD,
             "operand1": self.reset,
             "function": self.site.chip.table("tanh"),
-            "interpolate": 1,
+            "finish": Finish.INTERPOLATE,
             "operand0": self.cell.output.address + first,
             "operand2": self.update,
         }
@@ -153,7 +153,7 @@ class Gates:
             "source": Source.ZERO,
             "sums": Sums.ADD,
             "sum_address": self.cell.sums_of("n_x", rows),
-            "scale": 1,
+            "scale": Scale.ROWS,
             "parameters": self.cell.gate_rows["n_x"].address + first,
         }
         return lambda: self._write_state(fields, first)

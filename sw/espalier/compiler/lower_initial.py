@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..spec.config import Config
-from ..spec.isa import Source
+from ..spec.isa import Scale, Source
 from ..spec.numerics import GATE_SCALE
 from .allocate import Chip, Parameters
 from .lowering import Site, Unit
@@ -30,7 +30,7 @@ class InitialUnit(Unit):
     def write(self, site: Site) -> None:
         site.schedule.need(self.inputs[0].vector)
         scale: dict[str, Any] = (
-            {} if self.change is None else {"scale": 1, "parameters": self.change.address}
+            {} if self.change is None else {"scale": Scale.ROWS, "parameters": self.change.address}
         )
         site.assembly.vector(
             count=site.config.chunks(self.output.elements),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..parameters import LinearParameters
 from ..spec.config import SLOTS, Config
+from ..spec.isa import Scale
 from .allocate import Chip, Parameters
 from .lowering import Sinks, Site, Unit
 from .packing import least_words
@@ -75,7 +76,7 @@ class LinearUnit(Unit):
             site.assembly.vector(
                 **task.drain(site.config),
                 **task.sum_fields(len(task.segments) - 1),
-                scale=1,
+                scale=Scale.ROWS,
                 parameters=self.scales.address + first,
                 **(self.sinks.fused(site) if whole else to),
                 section=self.sinks.section() if whole else "",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..spec.config import ITEM_BYTES, Config
-from ..spec.isa import Function, Source
+from ..spec.isa import Function, Scale, Source
 from ..spec.memory import Memory
 from ..spec.numerics import FUNCTIONS
 from .allocate import Chip, Parameters
@@ -94,7 +94,9 @@ class PassUnit(Unit):
     def write(self, site: Site) -> None:
         source = self.inputs[0].vector
         site.schedule.need(source)
-        scale = {} if self.change is None else {"scale": 1, "parameters": self.change.address}
+        scale = (
+            {} if self.change is None else {"scale": Scale.ROWS, "parameters": self.change.address}
+        )
         site.assembly.vector(
             count=site.config.chunks(source.elements),
             source=Source.OPERAND,

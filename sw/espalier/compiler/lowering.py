@@ -14,7 +14,7 @@ from typing import Any
 
 from ..parameters import Rows
 from ..spec.config import Config
-from ..spec.isa import Source, Store
+from ..spec.isa import Scale, Source, Store
 from .allocate import SPARE_REGISTER, Chip, Parameters, constant_rows
 from .emit import Assembly
 from .products import Product, SlotRing, Task
@@ -189,7 +189,9 @@ class Sinks:
             columns: dict[str, Any] = {"write_columns": 1, "column_address": region.address}
             if scale != vector.scale:
                 rows = self.rescaled[scale]
-                site.assembly.vector(**operand, **columns, scale=1, parameters=rows.address)
+                site.assembly.vector(
+                    **operand, **columns, scale=Scale.ROWS, parameters=rows.address
+                )
             elif columns_left:
                 site.assembly.vector(**operand, **columns)
         for section in stores:

@@ -100,9 +100,8 @@ class Task:
         """Fields of the VECTOR that drains the task's slots."""
         return {
             "count": config.chunks(self.rows),
-            "source": Source.DRAIN,
+            "source": Source.DRAIN_PLANES if self.planes == 2 else Source.DRAIN,
             "drain": self.slots[0] * config.slot_chunks,
-            "planes": self.planes - 1,
             "plane_stride": (self.planes - 1) * self.plane_slots * config.slot_chunks,
         }
 

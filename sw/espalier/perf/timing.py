@@ -139,8 +139,8 @@ class _Clock:
 
     def _vector(self, at: float, i: Instruction, beats: int) -> None:
         t = self.latencies
-        drained = i["source"] == Source.DRAIN
-        taken = i["count"] * (1 + i["planes"] if drained else 1)
+        drained = i["source"] in (Source.DRAIN, Source.DRAIN_PLANES)
+        taken = i["count"] * (2 if i["source"] == Source.DRAIN_PLANES else 1)
         start = max(at + 1, self.free["vector"])
         # the store buffer takes the first chunks as fast as they come
         waiting = beats * (1 - min(1, STORE_CHUNKS / i["count"]))
@@ -156,7 +156,7 @@ class _Clock:
 
     def _operations(self, i: Instruction) -> int:
         """Slot operations of a drain: one per slot, per chunk and plane where planes alternate."""
-        if i["planes"]:
+        if i["source"] == Source.DRAIN_PLANES:
             return 2 * i["count"]
         first, last = i["drain"], i["drain"] + i["count"] - 1
         return last // self.config.slot_chunks - first // self.config.slot_chunks + 1

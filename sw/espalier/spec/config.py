@@ -80,6 +80,10 @@ class Config:
             f"vector_lanes must be 1..{self.arrays} groups of {self.group}, "
             f"not {self.vector_lanes}",
         )
+        self._require(
+            self.vector_lanes & (self.vector_lanes - 1) == 0,
+            f"vector_lanes must be a power of two, not {self.vector_lanes}",
+        )
         self._require(self.tables <= 4, f"tables must be at most 4, not {self.tables}")
         limits = {
             "weight_depth": 1 << 16,

@@ -18,17 +18,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from .config import Config
+from .config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from .fields import Field, Layout
 from .memory import Memory, load_fits
+from .numerics import MOST_ELEMENTS
 
-VERSION = 1
+VERSION = 2
 """Version of instructions, memories and registers together; a program names it."""
 INSTRUCTION_BITS = 128
 INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
 REGISTERS = 16
 LOOP_DEPTH = 4
 """Nested hardware loops."""
+SCALARS = 32
+"""Results of reductions that the vector unit holds."""
+GAIN_BITS = 5
+MOST_GAIN = {4: 4, 5: 15, 6: 15}
+"""Largest gain by reduction (Sums): beyond it a scalar would not hold the result."""
+MOST_ROW_GROUPS = 64
+"""Groups of one token's row that an EXPAND takes: what the loader's transposer holds."""
 NO_WAIT = 3
 UNITS = ("load", "engine", "vector", "store")
 QUEUE_DEPTH = 2
@@ -45,6 +53,7 @@ class Opcode(IntEnum):
     LOAD = 5
     PRODUCT = 6
     VECTOR = 7
+    EXPAND = 8
 
 
 class Mode(IntEnum):
@@ -65,13 +74,17 @@ class Source(IntEnum):
 
     ZERO = 0
     DRAIN = 1
-    """Slots summed over arrays (read and cleared); two planes give low + 16·high."""
+    """Slots summed over arrays (read and cleared)."""
     OPERAND = 2
     """Operand 0 from vector memory."""
+    DRAIN_PLANES = 3
+    """Slots of two digit planes summed over arrays (read and cleared): low + 16·high."""
 
 
 class Sums(IntEnum):
-    """The sum memory's part in a VECTOR: t is the source, m the stored sum."""
+    """The sum memory's part in a VECTOR: t is the source, m the stored sum; or, from MAXIMUM on, a
+    reduction of all its results into a scalar (`sum_address` has its number and the gain,
+    `reduction_address`)."""
 
     NONE = 0
     ADD = 1
@@ -80,6 +93,33 @@ class Sums(IntEnum):
     """t + m, stored."""
     WRITE = 3
     """t, stored."""
+    MAXIMUM = 4
+    """The scalar takes the largest result off and multiplies by 2^gain (maximum_scalar)."""
+    MASS = 5
+    """The scalar divides by the sum of the results as column inputs (mass_scalar)."""
+    MOMENTS = 6
+    """The scalar takes the results' mean off and divides by their deviation (moments_scalar)."""
+
+
+class Scale(IntEnum):
+    """With what a sum is requantized."""
+
+    NONE = 0
+    """Saturated to 16 bits."""
+    ROWS = 1
+    """Row parameters."""
+    SCALAR = 2
+    """One scalar for all elements; `parameters` is its number."""
+
+
+class Finish(IntEnum):
+    """What is done to the function's value v last."""
+
+    NONE = 0
+    INTERPOLATE = 1
+    """v + operand2·(operand0 - v) in Q0.15."""
+    ADD = 2
+    """v + operand2."""
 
 
 class Combine(IntEnum):
@@ -89,6 +129,8 @@ class Combine(IntEnum):
     ADD = 1
     MULTIPLY = 2
     """v·operand1 in Q0.15."""
+    AMPLIFY = 3
+    """v·operand1 in Q3.12."""
 
 
 class Function(IntEnum):
@@ -110,6 +152,18 @@ class Store(IntEnum):
     """The result, 16 bits an element, chunk after chunk; the last beat is padded with zeros."""
     SUMS = 2
     """The sum before scaling, 32 bits an element."""
+    COLUMNS = 3
+    """The results as column inputs, as a LOAD of activations takes them: 8 bytes a group; the last
+    beat is padded with zeros."""
+
+
+class Expand(IntEnum):
+    """How an EXPAND makes weights of rows of column inputs, one row a token."""
+
+    COLUMNS = 0
+    """A token becomes a column for each head, its elements the rows (attention's values)."""
+    ROWS = 1
+    """A token becomes a row for each head, its elements the columns (attention's keys)."""
 
 
 _WAITS = tuple(
@@ -162,16 +216,17 @@ LAYOUTS: dict[Opcode, Layout] = {
         "VECTOR",
         Field("count", 9, "chunks"),
         Field("source", 2, "what to work on", choices=Source),
-        Field("planes", 1, "0: one digit plane; 1: two, low + 16·high"),
         Field("drain", 7, "first chunk in the slots (low plane)"),
         Field("plane_stride", 7, "chunks from the low plane to the high plane"),
-        Field("sums", 2, "use of the sum memory", choices=Sums),
-        Field("sum_address", 10, "first chunk in sum memory"),
-        Field("scale", 1, "1: requantize by the row parameters; 0: saturate to 16 bits"),
-        Field("parameters", 10, "first chunk in parameter memory"),
+        Field("sums", 3, "use of the sum memory, or reduction", choices=Sums),
+        Field(
+            "sum_address", 10, "first chunk in sum memory; or scalar (bits 4:0) and gain (bits 9:5)"
+        ),
+        Field("scale", 2, "requantization", choices=Scale),
+        Field("parameters", 10, "first chunk in parameter memory, or scalar"),
         Field("combine", 2, "operation with operand 1", choices=Combine),
         Field("function", 3, "function of the combined value", choices=Function),
-        Field("interpolate", 1, "1: v + operand2·(operand0 - v) in Q0.15"),
+        Field("finish", 2, "last operation", choices=Finish),
         Field("operand0", 10, "first chunk in vector memory"),
         Field("operand1", 10, "first chunk in vector memory"),
         Field("operand2", 10, "first chunk in vector memory"),
@@ -180,7 +235,21 @@ LAYOUTS: dict[Opcode, Layout] = {
         Field("write_columns", 1, "1: the result's upper bytes go to activation memory"),
         Field("column_address", 10, "first group written: group 0 goes to array 0 at this address"),
         Field("store", 2, "what goes to DDR, at the register's address", choices=Store),
+        Field("register", 4, "register with the DDR address, or with the number of elements"),
+        Field("bounded", 1, "1: the register holds the number of elements that count"),
+    ),
+    Opcode.EXPAND: _layout(
+        "EXPAND",
+        Field("kind", 1, "what a token becomes", choices=Expand),
+        Field("address", 16, "first word in every array's weight memory"),
         Field("register", 4, "register with the DDR address"),
+        Field("offset", 32, "added to the DDR address"),
+        Field("tokens", 4, "register with the number of tokens"),
+        Field("most", 12, "most tokens that count; their room is taken"),
+        Field("heads", 5, "heads in a token's row"),
+        Field("groups", 5, "groups of a head"),
+        Field("slot", 5, "first slot of head 0's low digit plane"),
+        Field("slots", 5, "slots of a digit plane of a head"),
     ),
 }
 
@@ -233,25 +302,32 @@ def check(instruction: Instruction, config: Config) -> None:
             )
     if instruction.opcode is Opcode.VECTOR:
         _check_vector(f, config)
+    if instruction.opcode is Opcode.EXPAND:
+        _check_expand(f, config)
 
 
 def _check_vector(f: Mapping[str, int], config: Config) -> None:
     n = f["count"]
     if n < 1:
         raise ValueError(f"VECTOR count must be at least 1, not {n}")
-    if f["source"] == Source.DRAIN:
-        _inside(
-            "VECTOR", "drain", f["drain"] + f["planes"] * f["plane_stride"], n, config.tile_chunks
-        )
-    if f["sums"]:
+    if f["source"] in (Source.DRAIN, Source.DRAIN_PLANES):
+        stride = f["plane_stride"] if f["source"] == Source.DRAIN_PLANES else 0
+        _inside("VECTOR", "drain", f["drain"] + stride, n, config.tile_chunks)
+    if f["sums"] >= Sums.MAXIMUM:
+        _check_reduction(f, config)
+    elif f["sums"]:
         _inside("VECTOR", "sum_address", f["sum_address"], n, config.sum_depth)
-    if f["scale"]:
+    if f["bounded"] and f["store"]:
+        raise ValueError("a VECTOR's register holds a bound or a DDR address, not both")
+    if f["scale"] == Scale.ROWS:
         _inside("VECTOR", "parameters", f["parameters"], n, config.parameter_depth)
-    if f["source"] == Source.OPERAND or f["interpolate"]:
+    if f["scale"] == Scale.SCALAR:
+        _inside("VECTOR", "scalar", f["parameters"], 1, SCALARS)
+    if f["source"] == Source.OPERAND or f["finish"] == Finish.INTERPOLATE:
         _inside("VECTOR", "operand0", f["operand0"], n, config.vector_depth)
     if f["combine"]:
         _inside("VECTOR", "operand1", f["operand1"], n, config.vector_depth)
-    if f["interpolate"]:
+    if f["finish"]:
         _inside("VECTOR", "operand2", f["operand2"], n, config.vector_depth)
     if f["write_vector"]:
         _inside("VECTOR", "vector_address", f["vector_address"], n, config.vector_depth)
@@ -263,6 +339,72 @@ def _check_vector(f: Mapping[str, int], config: Config) -> None:
             f"VECTOR function must be one of {config.tables} tables, "
             f"not {f['function'] - Function.TABLE0}"
         )
+
+
+def reduction_address(scalar: int, gain: int) -> int:
+    """`sum_address` of a VECTOR that reduces its results into a scalar."""
+    return scalar | gain << (SCALARS - 1).bit_length()
+
+
+def reduction_target(address: int) -> tuple[int, int]:
+    """(scalar, gain) of a `reduction_address`."""
+    return address % SCALARS, address // SCALARS
+
+
+def _check_reduction(f: Mapping[str, int], config: Config) -> None:
+    _, gain = reduction_target(f["sum_address"])
+    kind, most = Sums(f["sums"]), MOST_GAIN[f["sums"]]
+    if gain > most:
+        raise ValueError(f"gain of a {kind.name} must be at most {most}, not {gain}")
+    if f["count"] * config.vector_lanes > MOST_ELEMENTS:
+        raise ValueError(
+            f"a {kind.name} takes at most {MOST_ELEMENTS} elements, "
+            f"not {f['count'] * config.vector_lanes}"
+        )
+
+
+def expand_height(fields: Mapping[str, int], config: Config, tokens: int) -> int:
+    """Words of one digit plane of a column that an EXPAND of `tokens` writes."""
+    rows = tokens if fields["kind"] == Expand.ROWS else fields["groups"] * config.group
+    return -(-rows // config.lanes)
+
+
+def expand_words(fields: Mapping[str, int], config: Config, tokens: int) -> int:
+    """Words in each array that an EXPAND of `tokens` takes."""
+    height, groups = expand_height(fields, config, tokens), fields["heads"] * fields["groups"]
+    if fields["kind"] == Expand.COLUMNS:
+        groups = fields["heads"] * config.arrays * config.groups_per_array(tokens)
+    return -(-groups // config.arrays) * config.group * 2 * height
+
+
+def expand_row_bytes(fields: Mapping[str, int], config: Config) -> int:
+    """Distance of two tokens' rows in DDR: how a VECTOR stores their columns."""
+    chunks = config.chunks(fields["heads"] * fields["groups"] * config.group)
+    return stored_column_bytes(config, chunks)
+
+
+def stored_column_bytes(config: Config, chunks: int) -> int:
+    """Bytes that a VECTOR of `chunks` stores as columns."""
+    return -(-chunks * config.chunk_groups * ITEM_BYTES // BEAT_BYTES) * BEAT_BYTES
+
+
+def _check_expand(f: Mapping[str, int], config: Config) -> None:
+    for name in ("most", "heads", "groups", "slots"):
+        if f[name] < 1:
+            raise ValueError(f"EXPAND {name} must be at least 1, not {f[name]}")
+    if config.lanes % config.group:
+        raise ValueError(f"EXPAND needs lanes of whole groups, not {config.lanes} lanes")
+    if f["heads"] * f["groups"] > MOST_ROW_GROUPS:
+        raise ValueError(
+            f"EXPAND takes rows of at most {MOST_ROW_GROUPS} groups, not {f['heads'] * f['groups']}"
+        )
+    _inside("EXPAND", "slot", f["slot"], 2 * f["heads"] * f["slots"], SLOTS)
+    height = expand_height(f, config, f["most"])
+    if height > f["slots"]:
+        raise ValueError(f"EXPAND needs {height} slots for a digit plane, not {f['slots']}")
+    _inside(
+        "EXPAND", "address", f["address"], expand_words(f, config, f["most"]), config.weight_depth
+    )
 
 
 def _inside(name: str, what: str, first: int, count: int, depth: int) -> None:

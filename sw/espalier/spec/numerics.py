@@ -23,6 +23,8 @@ COLUMN_SHIFT = 8
 """A column input is a vector element rounded to its upper byte."""
 GATE_BITS = 15
 """Fraction bits of gates: sigmoid and tanh give Q0.15."""
+FACTOR_BITS = 12
+"""Fraction bits of an amplifying factor (Combine.AMPLIFY): Q3.12, so that |factor| < 8."""
 GUARD_BITS = 4
 """Extra fraction bits that the bias and the scaled sum keep before the final rounding."""
 
@@ -36,6 +38,14 @@ SHIFTS = (8, 14, 20, 26)
 TABLE_SEGMENTS = 128
 TABLE_FRACTION_BITS = 9
 """Input bits below the segment number: 16 = 7 + 9."""
+
+SCALAR_BIAS_BITS = 24
+"""Width of a scalar's bias: wider than a row's, so that a maximum can be taken off."""
+SCALAR_BIAS = -(1 << (SCALAR_BIAS_BITS - 1)), (1 << (SCALAR_BIAS_BITS - 1)) - 1
+NORM_BITS = 4
+"""Extra bits of the square root in `moments_scalar`."""
+MOST_ELEMENTS = 4096
+"""Elements that one reduction may take: with them all its sums fit 64 bits."""
 
 DIGIT_MIN, DIGIT_MAX = -8, 7
 WEIGHT_LEVELS = {4: 7, 8: 119}
@@ -70,6 +80,11 @@ def multiply_values(a: Any, b: Any) -> Any:
     return round_shift(a * b, GATE_BITS)
 
 
+def amplify(value: Any, factor: Any) -> Any:
+    """value·factor with the factor in Q3.12, rounded; saturate to VALUE afterwards."""
+    return round_shift(value * factor, FACTOR_BITS)
+
+
 def interpolate(value: Any, gate: Any, other: Any) -> Any:
     """value + gate·(other - value), gate in Q0.15, rounded; saturate to VALUE afterwards. GRU: n +
     z·(h - n)."""
@@ -102,6 +117,42 @@ def clip(value: int, low: int, high: int) -> int:
 def quantize(value: float, scale: float, low: int, high: int) -> int:
     """The integer nearest value / scale (ties up), saturated."""
     return clip(math.floor(value / scale + 0.5), low, high)
+
+
+def maximum_scalar(maximum: int, gain: int) -> tuple[int, int, int]:
+    """(multiplier, shift, bias) with which `scale_sum` gives (x - maximum)·2^gain; gain <= 4."""
+    bias = clip(-(maximum << (GUARD_BITS + gain)), *SCALAR_BIAS)
+    return 1 << (SHIFTS[0] + gain), SHIFTS[0], bias
+
+
+def mass_scalar(mass: int, gain: int) -> tuple[int, int, int]:
+    """(multiplier, shift, 0) with which `scale_sum` gives x·2^(8+gain) / mass; a mass of 0 counts
+    as 1."""
+    shift = SHIFTS[-1]
+    return *narrow_scale((1 << (shift + COLUMN_SHIFT + gain)) // max(mass, 1)), 0
+
+
+def moments_scalar(total: int, squares: int, count: int, gain: int) -> tuple[int, int, int]:
+    """(multiplier, shift, bias) with which `scale_sum` gives (x - mean) / deviation·2^gain.
+
+    total and squares are the sums of x and x² over `count` elements; deviation² is their variance
+    plus one unit², so that it is never 0: with d = count·squares - total² + count² it is
+    sqrt(d) / count. The root is taken with NORM_BITS extra bits, rounded down like both quotients.
+    """
+    root = math.isqrt((count * squares - total * total + count * count) << (2 * NORM_BITS))
+    multiplier, shift = narrow_scale((count << (SHIFTS[-1] + gain + NORM_BITS)) // root)
+    offset = (abs(total) << (GUARD_BITS + gain + NORM_BITS)) // root
+    return multiplier, shift, clip(-offset if total > 0 else offset, *SCALAR_BIAS)
+
+
+def narrow_scale(quotient: int) -> tuple[int, int]:
+    """(multiplier, shift) of quotient / 2^26: the largest of SHIFTS with which the multiplier fits
+    18 bits, rounded down; saturated."""
+    for shift in reversed(SHIFTS):
+        multiplier = quotient >> (SHIFTS[-1] - shift)
+        if multiplier < 1 << MULTIPLIER_BITS:
+            return multiplier, shift
+    return (1 << MULTIPLIER_BITS) - 1, SHIFTS[0]
 
 
 def row_scale(scale: float) -> tuple[int, int]:
@@ -142,6 +193,14 @@ def make_table(
     return [(a, clip(b - a, VALUE_MIN, VALUE_MAX)) for a, b in pairwise(values)]
 
 
+def gelu(x: float) -> float:
+    return x * 0.5 * (1 + math.erf(x * math.sqrt(0.5)))
+
+
+def gelu_tanh(x: float) -> float:
+    return x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
@@ -151,8 +210,13 @@ SIGMOID_INPUT_SCALE = 2.0**-12
 TANH_INPUT_SCALE = 2.0**-13
 """Tanh's input is Q2.13: [-4, 4)."""
 GATE_SCALE = 2.0**-GATE_BITS
+EXP_SCALE = 1 / (COLUMN_MAX << COLUMN_SHIFT)
+"""exp gives 127 column units at 0: its input, Q3.12 like sigmoid's, is never positive."""
 FUNCTIONS: dict[str, tuple[Callable[[float], float], float, float]] = {
     "sigmoid": (sigmoid, SIGMOID_INPUT_SCALE, GATE_SCALE),
     "tanh": (math.tanh, TANH_INPUT_SCALE, GATE_SCALE),
+    "exp": (lambda x: math.exp(min(x, 0.0)), SIGMOID_INPUT_SCALE, EXP_SCALE),
 }
-"""Named table functions: (function, input scale, output scale)."""
+"""Table functions of fixed scales: (function, input scale, output scale)."""
+SHAPES: dict[str, Callable[[float], float]] = {"gelu": gelu, "gelu_tanh": gelu_tanh}
+"""Table functions whose scales a model chooses."""
