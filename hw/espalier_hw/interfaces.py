@@ -43,9 +43,9 @@ LOAD_COMMAND = data.StructLayout(
     {"memory": MEMORY_BITS, "address": 16, "count": 16, "ddr": ADDRESS_BITS}
 )
 """A LOAD with its DDR address (window offset) computed."""
-STORE_COMMAND = data.StructLayout({"ddr": ADDRESS_BITS, "chunks": 9, "wide": 1})
-"""The DDR half of a VECTOR with a store: `wide` is 1 for sums (32 bits an element), 0 for values
-(16)."""
+KIND_BITS = max(isa.Store).bit_length()
+STORE_COMMAND = data.StructLayout({"ddr": ADDRESS_BITS, "chunks": 9, "kind": KIND_BITS})
+"""The DDR half of a VECTOR with a store; `kind` is of `isa.Store`."""
 
 
 def _index(count: int) -> Shape:
@@ -150,8 +150,9 @@ class Drain(Signature):
 
 
 def stored_chunk(config: Config) -> data.StructLayout:
-    """A chunk on its way to DDR: values in the low 16·V bits, or (`wide`) sums of 32 bits."""
-    return data.StructLayout({"wide": 1, "data": 32 * config.vector_lanes})
+    """A chunk on its way to DDR as it lies there, from bit 0 up: by `kind` (`isa.Store`) values of
+    16 bits, sums of 32 bits, or column inputs in V/G items of 64 bits."""
+    return data.StructLayout({"kind": KIND_BITS, "data": 32 * config.vector_lanes})
 
 
 class EngineEvents(Signature):

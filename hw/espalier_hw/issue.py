@@ -157,7 +157,7 @@ class Issue(Component):
             to_load.ddr.eq(value + load.offset),
             to_store.ddr.eq(value),
             to_store.chunks.eq(vector.count),
-            to_store.wide.eq(vector.store == Store.SUMS),
+            to_store.kind.eq(vector.store),
         ]
         for stream_, word in (
             (self.commands.engine, words[Opcode.PRODUCT]),

@@ -7,13 +7,13 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 
 from espalier.spec.config import BEAT_BYTES, Config
-from espalier.spec.isa import QUEUE_DEPTH
+from espalier.spec.isa import QUEUE_DEPTH, Store
 from espalier.spec.registers import Fault
 
 from .bursts import BURST_BEATS, IN_FLIGHT, BurstPlanner, FaultReport
 from .interfaces import ADDRESS_BITS, BEAT_BITS, STORE_COMMAND, Axi4, stored_chunk
 from .loader import BEAT_SIZE, INCREMENTING
-from .packer import Packer, halves
+from .packer import KINDS, Packer, by_kind, halves
 from .queues import Queue
 
 BUFFER_BEATS = 4 * BURST_BEATS
@@ -66,7 +66,7 @@ class StoreUnit(Component):
 
     def elaborate(self, platform):
         m = Module()
-        most_beats = (halves(self._config, wide=1) * 0x1FF + 1) // 2
+        most_beats = (halves(self._config, Store.SUMS) * 0x1FF + 1) // 2
         m.submodules.queue = queue = Queue(STORE_COMMAND, QUEUE_DEPTH)
         m.submodules.packer = packer = Packer(self._config)
         m.submodules.planner = planner = BurstPlanner(most_beats.bit_length(), (1,))
@@ -87,14 +87,14 @@ class StoreUnit(Component):
     def _start(self, m, commands, runs, requests):
         """One command starts packer and planner together."""
         command = commands.payload
-        wide_halves = halves(self._config, wide=1)
-        size = Mux(command.wide, command.chunks * wide_halves, command.chunks * (wide_halves // 2))
+        sizes = {kind: command.chunks * halves(self._config, kind) for kind in KINDS}
+        size = by_kind(command.kind, sizes)
         both = runs.ready & requests.ready
         m.d.comb += [
             commands.ready.eq(both),
             runs.valid.eq(commands.valid & both),
             runs.payload.chunks.eq(command.chunks),
-            runs.payload.wide.eq(command.wide),
+            runs.payload.kind.eq(command.kind),
             requests.valid.eq(commands.valid & both),
             requests.payload.ddr.eq(command.ddr),
             requests.payload.units.eq((size + 1) >> 1),

@@ -15,7 +15,7 @@ from espalier_hw.loader import Loader
 
 BASE = 0x3000_0000
 SIZE = 1 << 16
-ODD = replace(DE1_SOC, name="ODD", arrays=3, lanes=24, vector_lanes=12, group=4)
+ODD = replace(DE1_SOC, name="ODD", arrays=3, lanes=24, vector_lanes=8, group=4)
 """Sizes that are no powers of two."""
 CONFIGS = {c.name: c for c in (TINY, SMALL, DE1_SOC, ODD)}
 

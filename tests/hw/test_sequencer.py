@@ -12,7 +12,7 @@ from axi_model import simulate
 
 from espalier.spec import isa
 from espalier.spec.config import TINY
-from espalier.spec.isa import NO_WAIT, UNITS, Instruction, Opcode, Store
+from espalier.spec.isa import NO_WAIT, UNITS, Instruction, Opcode
 from espalier.spec.memory import Memory
 from espalier_hw.sequencer import Sequencer
 
@@ -65,7 +65,7 @@ def meaning(program, registers, entry=0):
                     payload = {
                         "ddr": r[f["register"]],
                         "chunks": f["count"],
-                        "wide": f["store"] == Store.SUMS,
+                        "kind": f["store"],
                     }
                     issued.append(("store", payload, pc))
         pc = following
@@ -231,7 +231,7 @@ def random_program(rng):
                         count=rng.randint(1, 9),
                         source=rng.randrange(3),
                         drain=rng.randrange(99),
-                        store=rng.randrange(3),
+                        store=rng.randrange(4),
                         register=number,
                     )
                 )
