@@ -12,7 +12,7 @@ from axi_model import simulate
 
 from espalier.spec import isa
 from espalier.spec.config import TINY
-from espalier.spec.isa import NO_WAIT, UNITS, Instruction, Opcode
+from espalier.spec.isa import NO_WAIT, UNITS, Instruction, Opcode, Store
 from espalier.spec.memory import Memory
 from espalier_hw.sequencer import Sequencer
 
