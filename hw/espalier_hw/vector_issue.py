@@ -63,8 +63,8 @@ class VectorIssue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         command, busy, high, first = self.command, Signal(), Signal(), Signal()
-        drains = command.source == isa.Source.DRAIN
-        joins = drains & command.planes
+        joins = command.source == isa.Source.DRAIN_PLANES
+        drains = (command.source == isa.Source.DRAIN) | joins
         goes = Signal()
         m.d.comb += [
             goes.eq(busy & (high | self.room | (command.store == isa.Store.NONE))),
@@ -78,6 +78,8 @@ class VectorIssue(wiring.Component):
         ]
         with m.Switch(command.source):
             with m.Case(isa.Source.DRAIN):
+                m.d.comb += self.select.eq(Select.DRAIN)
+            with m.Case(isa.Source.DRAIN_PLANES):
                 m.d.comb += self.select.eq(Mux(high, Select.HIGH, Select.DRAIN))
             with m.Case(isa.Source.OPERAND):
                 m.d.comb += self.select.eq(Select.OPERAND)

@@ -10,14 +10,14 @@ from espalier.spec.config import COLUMN_BITS, SUM_BITS, VALUE_BITS, Config
 
 from .interfaces import drained_bits
 from .vector_sum import PARAMETER_LAYOUT, Accumulate, Requantize, Select
-from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Function, Interpolate
+from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Finish, Function
 
 TOTAL_CYCLE = Accumulate.LATENCY
 """Cycles from a chunk's source to its 27-bit total, in which it is written to the sum memory."""
 SCALED_CYCLE = TOTAL_CYCLE + Requantize.LATENCY
 COMBINED_CYCLE = SCALED_CYCLE + Combine.LATENCY
 FUNCTION_CYCLE = COMBINED_CYCLE + Function.LATENCY
-RESULT_CYCLE = FUNCTION_CYCLE + Interpolate.LATENCY
+RESULT_CYCLE = FUNCTION_CYCLE + Finish.LATENCY
 """Cycles from a chunk's source to its 16-bit result, in which it is written to vector memory."""
 COLUMN_CYCLE = RESULT_CYCLE + ColumnInput.LATENCY
 """Cycles from a chunk's source to its column inputs on the port."""
@@ -37,7 +37,7 @@ class VectorLane(wiring.Component):
     parameter, scale: 3
     operand, combine: 9. Operand 1.
     segment: 13. Address in the table memory; relu: 13; entry, table: 14.
-    other: 17. Operand 0 again; gate, interpolate: 18. Operand 2.
+    other: 17. Operand 0 again; gate, finish: 18. Operand 2.
     take_item, item: 21. Replaces the result in cycle 22, which must not be an element's.
     result: 22; column: 24.
     """
@@ -64,7 +64,7 @@ class VectorLane(wiring.Component):
                 "table": In(1),
                 "other": In(signed(VALUE_BITS)),
                 "gate": In(signed(VALUE_BITS)),
-                "interpolate": In(1),
+                "finish": In(2),
                 "item": In(VALUE_BITS),
                 "take_item": In(1),
                 "result": Out(signed(VALUE_BITS)),
@@ -78,7 +78,7 @@ class VectorLane(wiring.Component):
         m.submodules.requantize_stage = requantize = Requantize()
         m.submodules.combine_stage = combine = Combine()
         m.submodules.function_stage = function = Function()
-        m.submodules.interpolate_stage = interpolate = Interpolate()
+        m.submodules.finish_stage = finish = Finish()
         m.submodules.column_stage = column_input = ColumnInput()
         m.d.comb += [
             accumulate.select.eq(self.select),
@@ -100,14 +100,14 @@ class VectorLane(wiring.Component):
             function.table.eq(self.table),
             self.segment.eq(function.segment),
             function.entry.eq(self.entry),
-            interpolate.value.eq(function.result),
-            interpolate.other.eq(self.other),
-            interpolate.gate.eq(self.gate),
-            interpolate.enable.eq(self.interpolate),
-            interpolate.item.eq(self.item),
-            interpolate.take_item.eq(self.take_item),
-            self.result.eq(interpolate.result),
-            column_input.value.eq(interpolate.result),
+            finish.value.eq(function.result),
+            finish.other.eq(self.other),
+            finish.gate.eq(self.gate),
+            finish.finish.eq(self.finish),
+            finish.item.eq(self.item),
+            finish.take_item.eq(self.take_item),
+            self.result.eq(finish.result),
+            column_input.value.eq(finish.result),
             self.column.eq(column_input.column),
         ]
         return m

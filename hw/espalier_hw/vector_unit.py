@@ -206,7 +206,7 @@ class VectorUnit(wiring.Component):
             chunk(vectors.read_data2.as_value()),
         )
         (combine,) = timeline.at(drained + SCALED_CYCLE - 1, "combine")
-        (interpolate,) = timeline.at(drained + FUNCTION_CYCLE, "interpolate")
+        (finish,) = timeline.at(drained + FUNCTION_CYCLE, "finish")
         results = Signal(chunk)
         for i, lane in enumerate(lanes):
             position = i % LANES_PER_VECTOR_ITEM * VALUE_BITS
@@ -216,7 +216,7 @@ class VectorUnit(wiring.Component):
                 lane.combine.eq(combine),
                 lane.other.eq(chunk(other.output)[i]),
                 lane.gate.eq(operand2[i]),
-                lane.interpolate.eq(interpolate),
+                lane.finish.eq(finish),
                 lane.item.eq(item.payload.data[position : position + VALUE_BITS]),
                 lane.take_item.eq(item.valid & (item.payload.memory == Memory.VECTOR)),
                 results[i].eq(lane.result),
@@ -260,7 +260,7 @@ class VectorUnit(wiring.Component):
             m.d.comb += [
                 parameters.write_data[i].eq(item.payload.data),
                 lane.parameter.eq(PARAMETER_LAYOUT(parameters.read_data0[i])),
-                lane.scale.eq(scale),
+                lane.scale.eq(scale != isa.Scale.NONE),
             ]
 
     def _connect_tables(
@@ -292,17 +292,19 @@ class VectorUnit(wiring.Component):
         drained = self._drain_latency
         (early,) = timeline.at(drained + TOTAL_CYCLE, "store")
         (late,) = timeline.at(drained + RESULT_CYCLE, "store")
-        write_columns, array, address = timeline.at(
-            drained + COLUMN_CYCLE, "write_columns", "column_array", "column_address"
+        write_columns, array, address, kind = timeline.at(
+            drained + COLUMN_CYCLE, "write_columns", "column_array", "column_address", "store"
         )
+        columns_pass = timeline.valid(drained + COLUMN_CYCLE)
         (last,) = timeline.at(drained + COMPLETION_CYCLES, "last")
         m.d.comb += [
             store.sums_valid.eq(timeline.valid(drained + TOTAL_CYCLE) & (early != isa.Store.NONE)),
             store.values_valid.eq(
                 timeline.valid(drained + RESULT_CYCLE) & (late != isa.Store.NONE)
             ),
-            store.wide.eq(late == isa.Store.SUMS),
-            self.columns.valid.eq(timeline.valid(drained + COLUMN_CYCLE) & write_columns),
+            store.kind.eq(late),
+            store.columns_valid.eq(columns_pass & (kind == isa.Store.COLUMNS)),
+            self.columns.valid.eq(columns_pass & write_columns),
             self.columns.array.eq(array),
             self.columns.address.eq(address),
             self.completed.eq(timeline.valid(drained + COMPLETION_CYCLES) & last),
@@ -311,5 +313,6 @@ class VectorUnit(wiring.Component):
             m.d.comb += [
                 store.sums[i].eq(lane.total),
                 store.values[i].eq(lane.result),
+                store.columns[i].eq(lane.column),
                 self.columns.data[i].eq(lane.column),
             ]

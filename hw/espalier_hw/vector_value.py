@@ -10,8 +10,9 @@ from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import COLUMN_BITS, VALUE_BITS
 from espalier.spec.isa import Combine as CombineChoice
+from espalier.spec.isa import Finish as FinishChoice
 from espalier.spec.memory import TABLE_ENTRY
-from espalier.spec.numerics import COLUMN_SHIFT, GATE_BITS, TABLE_FRACTION_BITS
+from espalier.spec.numerics import COLUMN_SHIFT, FACTOR_BITS, GATE_BITS, TABLE_FRACTION_BITS
 
 from .datapath import data_output, data_register
 from .interfaces import struct
@@ -20,15 +21,18 @@ from .vector_sum import saturated
 ENTRY_LAYOUT = struct(TABLE_ENTRY)
 SEGMENT_BITS = VALUE_BITS - TABLE_FRACTION_BITS
 ONE = 1 << GATE_BITS
-"""1.0 in Q0.15: does not fit 16 bits, but a factor of the multiplier has 17."""
+"""1.0 in Q0.15: does not fit 16 bits, but a factor of the multiplier has more."""
+FACTOR_SHIFT = GATE_BITS - FACTOR_BITS
+"""A factor in Q3.12 counts in Q0.15 after this shift, and rounds the same."""
 
 
 class Combine(wiring.Component):
-    """result = value, sat16(value + operand) or sat16(`numerics.multiply_values`(value, operand)).
+    """result = value, sat16(value + operand), or sat16 of `numerics.multiply_values` or
+    `numerics.amplify` of both.
 
-    Computed as (value·factor + 2^14) >> 15 + addend, with factor 1.0 unless multiplying and addend
-    0 unless adding. Latency 3 cycles from `value`; `operand` and `combine` come one cycle before
-    it.
+    Computed as (value·factor + 2^14) >> 15 + addend, with factor 1.0 unless multiplying (operand)
+    or amplifying (8·operand), and addend 0 unless adding. Latency 3 cycles from `value`; `operand`
+    and `combine` come one cycle before it.
     """
 
     LATENCY = 3
@@ -40,15 +44,20 @@ class Combine(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        factor = data_register(signed(VALUE_BITS + 1), "factor")
+        factor = data_register(signed(VALUE_BITS + FACTOR_SHIFT), "factor")
         addends = [data_register(signed(VALUE_BITS), f"addend_{stage}") for stage in (0, 1)]
-        product = data_register(signed(2 * VALUE_BITS + 1), "product")
-        total = data_register(signed(VALUE_BITS + 1), "total")
+        product = data_register(signed(2 * VALUE_BITS + FACTOR_SHIFT), "product")
+        total = data_register(signed(VALUE_BITS + FACTOR_SHIFT + 1), "total")
 
         # Stage 0: registers of the DSP block (the value's is the stage before us).
-        m.d.sync += [factor.eq(self.operand), addends[0].eq(self.operand)]
-        with m.If(self.combine != CombineChoice.MULTIPLY):
-            m.d.sync += factor.eq(ONE)
+        m.d.sync += addends[0].eq(self.operand)
+        with m.Switch(self.combine):
+            with m.Case(CombineChoice.MULTIPLY):
+                m.d.sync += factor.eq(self.operand)
+            with m.Case(CombineChoice.AMPLIFY):
+                m.d.sync += factor.eq(self.operand << FACTOR_SHIFT)
+            with m.Default():
+                m.d.sync += factor.eq(ONE)
         with m.If(self.combine != CombineChoice.ADD):
             m.d.sync += addends[0].eq(0)
         # Stages 1 to 3
@@ -114,12 +123,13 @@ class Function(wiring.Component):
         return m
 
 
-class Interpolate(wiring.Component):
-    """result = sat16(`numerics.interpolate`(value, gate, other)), or value without `enable`.
+class Finish(wiring.Component):
+    """result = value, sat16(`numerics.interpolate`(value, gate, other)) or sat16(value + gate).
 
-    Latency 4 cycles from `value`. `gate` and `enable` come with `value`, `other` one cycle before
-    it. The last register is also the way into vector memory: with `take_item` in the cycle before,
-    it holds `item`.
+    Computed as value + (gate·difference + 2^14) >> 15, with gate 0 for the value alone and
+    difference 1.0 for the sum. Latency 4 cycles from `value`. `gate` and `finish` come with
+    `value`, `other` one cycle before it. The last register is also the way into vector memory: with
+    `take_item` in the cycle before, it holds `item`.
     """
 
     LATENCY = 4
@@ -127,7 +137,7 @@ class Interpolate(wiring.Component):
     value: In(signed(VALUE_BITS))
     other: In(signed(VALUE_BITS))
     gate: In(signed(VALUE_BITS))
-    enable: In(1)
+    finish: In(2)
     item: In(VALUE_BITS)
     take_item: In(1)
     result: Out(signed(VALUE_BITS))
@@ -153,8 +163,10 @@ class Interpolate(wiring.Component):
                 Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))
             ),
         ]
-        with m.If(~self.enable):
+        with m.If(self.finish == FinishChoice.NONE):
             m.d.sync += gate.eq(0)
+        with m.If(self.finish == FinishChoice.ADD):
+            m.d.sync += difference.eq(ONE)
         return m
 
 

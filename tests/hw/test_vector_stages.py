@@ -8,9 +8,10 @@ from amaranth.sim import Simulator
 
 from espalier.spec import numerics
 from espalier.spec.isa import Combine as CombineChoice
+from espalier.spec.isa import Finish as FinishChoice
 from espalier.spec.numerics import SHIFTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.vector_sum import Accumulate, Requantize, Select
-from espalier_hw.vector_value import ColumnInput, Combine, Function, Interpolate
+from espalier_hw.vector_value import ColumnInput, Combine, Finish, Function
 
 COUNT = 3000
 VALUE_EDGES = [
@@ -162,9 +163,9 @@ def test_combine():
     rng = random.Random(3)
     values = [drawn(rng, VALUE_EDGES, 16) for _ in range(COUNT)]
     operands = [drawn(rng, VALUE_EDGES, 16) for _ in values]
-    values[1:3], operands[1:3] = [VALUE_MIN, VALUE_MIN], [VALUE_MIN, VALUE_MIN]
+    values[1:4], operands[1:4] = [VALUE_MIN] * 3, [VALUE_MIN] * 3
     choices = [rng.choice(list(CombineChoice)) for _ in values]
-    choices[1:3] = [CombineChoice.MULTIPLY, CombineChoice.ADD]
+    choices[1:4] = [CombineChoice.MULTIPLY, CombineChoice.ADD, CombineChoice.AMPLIFY]
     got = stream(
         Combine(),
         {"value": (0, values), "operand": (-1, operands), "combine": (-1, choices)},
@@ -175,10 +176,11 @@ def test_combine():
         CombineChoice.NONE: lambda v, _: v,
         CombineChoice.ADD: lambda v, o: sat16(v + o),
         CombineChoice.MULTIPLY: lambda v, o: sat16(numerics.multiply_values(v, o)),
+        CombineChoice.AMPLIFY: lambda v, o: sat16(numerics.amplify(v, o)),
     }
     want = [meaning[choice](v, o) for v, o, choice in zip(values, operands, choices, strict=True)]
     assert got[1:] == want[1:]  # the first one's operand would come before the first cycle
-    assert want[1:3] == [VALUE_MAX, VALUE_MIN]
+    assert want[1:4] == [VALUE_MAX, VALUE_MIN, VALUE_MAX]
 
 
 def test_function():
@@ -209,29 +211,33 @@ def test_function():
     ]
 
 
-def test_interpolate():
+def test_finish():
     rng = random.Random(5)
     values, others, gates = ([drawn(rng, VALUE_EDGES, 16) for _ in range(COUNT)] for _ in range(3))
-    enables = [rng.random() < 0.8 for _ in values]
+    choices = [rng.choice(list(FinishChoice)) for _ in values]
     takes = [rng.random() < 0.1 for _ in values]
     items = [rng.randrange(1 << 16) for _ in values]
     got = stream(
-        Interpolate(),
+        Finish(),
         {
             "value": (0, values),
             "other": (-1, others),
             "gate": (0, gates),
-            "enable": (0, enables),
+            "finish": (0, choices),
             "take_item": (3, takes),
             "item": (3, items),
         },
         "result",
-        Interpolate.LATENCY,
+        Finish.LATENCY,
     )
     want = []
     for i, v in enumerate(values):
-        interpolated = sat16(numerics.interpolate(v, gates[i], others[i])) if enables[i] else v
-        want.append((items[i] + (1 << 15)) % (1 << 16) - (1 << 15) if takes[i] else interpolated)
+        finished = {
+            FinishChoice.NONE: v,
+            FinishChoice.INTERPOLATE: sat16(numerics.interpolate(v, gates[i], others[i])),
+            FinishChoice.ADD: sat16(v + gates[i]),
+        }[choices[i]]
+        want.append((items[i] + (1 << 15)) % (1 << 16) - (1 << 15) if takes[i] else finished)
     assert got[1:] == want[1:]  # the first one's `other` would come before the first cycle
     assert {VALUE_MIN, VALUE_MAX} < set(want)
 

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from espalier.spec import numerics
 from espalier.spec.config import TINY
-from espalier.spec.isa import Combine, Function, Source, Store, Sums
+from espalier.spec.isa import Combine, Finish, Function, Source, Store, Sums
 from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
 from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.interfaces import VECTOR_COMMAND, drained_bits
@@ -21,6 +21,7 @@ SHALLOW = replace(
 )
 WIDE = replace(SHALLOW, name="WIDE", arrays=3, lanes=16, vector_lanes=8)
 """Two groups a chunk over three arrays."""
+PLANES = {Source.DRAIN: 1, Source.DRAIN_PLANES: 2}
 QUIET = {name: 0 for name, _ in VECTOR_COMMAND} | {"count": 1}
 
 
@@ -64,19 +65,20 @@ class Meaning:
             v = [self._value(f, i, lane, t) for lane, t in enumerate(total)]
             if f["write_vector"]:
                 self.vector[f["vector_address"] + i] = v
+            column = [clip(numerics.column_input(x), -127, 127) for x in v]
             if f["write_columns"]:
                 word, array = divmod(i * self.config.chunk_groups, self.config.arrays)
-                column = [clip(numerics.column_input(x), -127, 127) for x in v]
                 self.columns.append((array, f["column_address"] + word, column))
             if f["store"] != Store.NONE:
-                self.stored.append((True, total) if f["store"] == Store.SUMS else (False, v))
+                sent = {Store.SUMS: total, Store.VALUES: v, Store.COLUMNS: column}
+                self.stored.append((f["store"], sent[f["store"]]))
 
     def _total(self, f, i, drain):
         t = [0] * self.config.vector_lanes
         if f["source"] == Source.OPERAND:
             t = list(self.vector[f["operand0"] + i])
-        elif f["source"] == Source.DRAIN:
-            for plane in range(f["planes"] + 1):
+        elif f["source"] in PLANES:
+            for plane in range(PLANES[f["source"]]):
                 chunk, rows = drain()
                 assert chunk == f["drain"] + plane * f["plane_stride"] + i
                 t = [a + 16**plane * b for a, b in zip(t, rows, strict=True)]
@@ -99,13 +101,17 @@ class Meaning:
             v = sat16(v + operand[1])
         elif f["combine"] == Combine.MULTIPLY:
             v = sat16(numerics.multiply_values(v, operand[1]))
+        elif f["combine"] == Combine.AMPLIFY:
+            v = sat16(numerics.amplify(v, operand[1]))
         if f["function"] == Function.RELU:
             v = max(v, 0)
         elif f["function"] >= Function.TABLE0:
             address = (f["function"] - Function.TABLE0) * TABLE_SEGMENTS + numerics.table_segment(v)
             v = sat16(numerics.table_value(v, **self.tables[address]))
-        if f["interpolate"]:
+        if f["finish"] == Finish.INTERPOLATE:
             v = sat16(numerics.interpolate(v, operand[2], operand[0]))
+        elif f["finish"] == Finish.ADD:
+            v = sat16(v + operand[2])
         return v
 
 
@@ -116,8 +122,8 @@ def reads_and_writes(f):
     def span(name, memory, wanted):
         return {(memory, f[name] + i) for i in range(n)} if wanted else set()
 
-    reads = span("operand0", "v", f["source"] == Source.OPERAND or f["interpolate"])
-    reads |= span("operand1", "v", f["combine"]) | span("operand2", "v", f["interpolate"])
+    reads = span("operand0", "v", f["source"] == Source.OPERAND or f["finish"])
+    reads |= span("operand1", "v", f["combine"]) | span("operand2", "v", f["finish"])
     reads |= span("sum_address", "s", f["sums"] in (Sums.ADD, Sums.ACCUMULATE))
     writes = span("vector_address", "v", f["write_vector"])
     writes |= span("sum_address", "s", f["sums"] in (Sums.ACCUMULATE, Sums.WRITE))
@@ -242,15 +248,23 @@ class Bench:
             cycle += 1
 
     async def _store(self, ctx):
-        store, lanes = self.dut.store, self.config.vector_lanes
+        store = self.dut.store
         while True:
             ready = self.rng.random() < self.rates["store"]
             ctx.set(store.ready, ready)
             _, _, valid, payload = await ctx.tick().sample(store.valid, store.payload)
             if valid and ready:
-                bits = 32 if payload.wide else 16
-                chunk = [wrap(payload.data >> bits * lane, bits) for lane in range(lanes)]
-                self.stored.append((bool(payload.wide), chunk))
+                self.stored.append((payload.kind, stored(self.config, payload.kind, payload.data)))
+
+
+def stored(config, kind, data):
+    """The elements of a chunk as it goes to DDR."""
+    bits = {Store.VALUES: 16, Store.SUMS: 32, Store.COLUMNS: 8}[Store(kind)]
+    lanes = range(config.vector_lanes)
+    if kind != Store.COLUMNS:
+        return [wrap(data >> bits * lane, bits) for lane in lanes]
+    places = [64 * (lane // config.group) + 8 * (lane % config.group) for lane in lanes]
+    return [wrap(data >> place, bits) for place in places]
 
 
 def all_items(rng, config):
@@ -280,20 +294,21 @@ def random_command(rng, config, top):
         QUIET,
         count=n,
         drain=rng.randrange(16),
-        planes=rng.randrange(2),
         plane_stride=rng.randrange(16, 60),
     )
-    f["source"] = rng.choice([Source.ZERO, Source.DRAIN, Source.DRAIN, Source.OPERAND])
+    f["source"] = rng.choice(list(Source))
     for name in ("sum_address", "parameters", "operand0", "operand1", "operand2", "vector_address"):
         f[name] = rng.randrange(top - n)
     if rng.random() < 0.3:
         f["vector_address"] = f["operand0"]
     f["column_address"] = rng.randrange(config.column_depth - 8)
-    for name, choices in {"sums": Sums, "combine": Combine, "store": Store}.items():
-        f[name] = rng.choice(list(choices))
+    choices = {"combine": Combine, "store": Store, "finish": Finish}
+    for name, choice in choices.items():
+        f[name] = rng.choice(list(choice))
+    f["sums"] = rng.choice([s for s in Sums if s < Sums.MAXIMUM])
     tables = [Function.TABLE0 + t for t in range(config.tables)]
     f["function"] = rng.choice([Function.NONE, Function.RELU, *tables, *tables])
-    for name in ("scale", "interpolate", "write_vector", "write_columns"):
+    for name in ("scale", "write_vector", "write_columns"):
         f[name] = rng.randrange(2)
     clashes = any(f[f"operand{k}"] < f["vector_address"] < f[f"operand{k}"] + n for k in range(3))
     return random_command(rng, config, top) if clashes else f
@@ -341,7 +356,7 @@ def test_cycles_are_exact():
     bench = Bench(TINY, latency, seed=1, command_rate=1.0, store_rate=1.0)
     commands = [
         dict(QUIET, count=4, source=Source.DRAIN, write_columns=1),
-        dict(QUIET, count=3, source=Source.DRAIN, planes=1, plane_stride=10, store=Store.SUMS),
+        dict(QUIET, count=3, source=Source.DRAIN_PLANES, plane_stride=10, store=Store.SUMS),
         dict(QUIET, count=1, store=Store.VALUES),
         dict(QUIET, count=5, source=Source.OPERAND, operand0=9, write_vector=1, vector_address=20),
     ]

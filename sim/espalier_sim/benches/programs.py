@@ -12,7 +12,18 @@ from random import Random
 
 from espalier.spec import isa, memory
 from espalier.spec.config import BEAT_BYTES, SUM_BITS, Config
-from espalier.spec.isa import Combine, Function, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.isa import (
+    Combine,
+    Finish,
+    Function,
+    Instruction,
+    Mode,
+    Opcode,
+    Source,
+    Store,
+    Sums,
+    stored_column_bytes,
+)
 from espalier.spec.memory import ENTRY, Memory
 from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
 
@@ -238,9 +249,7 @@ class Generator:
         f = self._vector_fields()
         reads, writes = self._vector_ranges(f)
         if f["store"]:
-            per_element = 2 if f["store"] == Store.VALUES else 4
-            size = f["count"] * self._config.vector_lanes * per_element
-            size += -size % BEAT_BYTES
+            size = self._stored_bytes(f)
             self._add(Opcode.SET, target=STORE_AT, use_source=1, source=OUTPUT)
             self._add(Opcode.SET, target=OUTPUT, use_source=1, source=OUTPUT, value=size)
             f["register"] = STORE_AT
@@ -249,29 +258,33 @@ class Generator:
         if f["store"]:
             self._waits.issue("store", [], [])
 
+    def _stored_bytes(self, f: dict[str, int]) -> int:
+        if f["store"] == Store.COLUMNS:
+            return stored_column_bytes(self._config, f["count"])
+        size = f["count"] * self._config.vector_lanes * (2 if f["store"] == Store.VALUES else 4)
+        return size + -size % BEAT_BYTES
+
     def _vector_fields(self) -> dict[str, int]:
         c, draw = self._config, self._random
         n = draw.randint(1, min(MOST_CHUNKS, self._chunks // 2))
         stride = draw.randint(n, c.tile_chunks // 4)
-        source = draw.choices(list(Source), [1, 4, 2])[0]
         return {
             "count": n,
-            "source": source,
-            "planes": draw.randint(0, 1) if source == Source.DRAIN else 0,
+            "source": draw.choices(list(Source), [1, 2, 2, 2])[0],
             "drain": draw.randint(0, c.tile_chunks - n - stride),
             "plane_stride": stride,
-            "sums": draw.choice(list(Sums)),
+            "sums": draw.choice([s for s in Sums if s < Sums.MAXIMUM]),
             "sum_address": draw.randint(0, self._chunks - n),
             "scale": draw.choices([0, 1], [1, 3])[0],
             "parameters": draw.randint(0, self._chunks - n),
             "combine": draw.choice(list(Combine)),
             "function": draw.choice([f for f in Function if f < Function.TABLE0 + c.tables]),
-            "interpolate": draw.randint(0, 1),
+            "finish": draw.choice(list(Finish)),
             **self._places(n),
             "write_vector": draw.randint(0, 1),
             "write_columns": draw.randint(0, 1),
             "column_address": draw.randint(0, self._groups - -(-n * c.chunk_groups // c.arrays)),
-            "store": draw.choices(list(Store), [1, 2, 1])[0],
+            "store": draw.choices(list(Store), [1, 2, 1, 2])[0],
         }
 
     def _places(self, n: int) -> dict[str, int]:
@@ -291,10 +304,10 @@ class Generator:
         ]
         reads += [("VECTOR", f[name], f[name] + n) for name in ("operand0", "operand1", "operand2")]
         writes: list[Range] = []
-        if f["source"] == Source.DRAIN:
-            for plane in range(1 + f["planes"]):
-                first = f["drain"] + plane * f["plane_stride"]
-                writes.append(("slots", first, first + n))
+        planes = {Source.DRAIN: 1, Source.DRAIN_PLANES: 2}.get(Source(f["source"]), 0)
+        for plane in range(planes):
+            first = f["drain"] + plane * f["plane_stride"]
+            writes.append(("slots", first, first + n))
         if f["sums"]:
             writes.append(("SUMS", f["sum_address"], f["sum_address"] + n))
         if f["write_vector"]:

@@ -12,7 +12,7 @@ from cocotb.triggers import RisingEdge
 
 from espalier.spec import numerics
 from espalier.spec.config import SUM_BITS, preset
-from espalier.spec.isa import Combine, Function, Source, Store, Sums
+from espalier.spec.isa import Combine, Finish, Function, Source, Store, Sums
 from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
 from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.engine import DRAIN_LATENCY
@@ -27,6 +27,7 @@ SEED = int(os.environ["COCOTB_RANDOM_SEED"])
 CHUNKS = 16
 """Chunks of each memory that the bench uses."""
 LANES = CONFIG.vector_lanes
+PLANES = {Source.DRAIN: 1, Source.DRAIN_PLANES: 2}
 
 
 def wrap(value: int, bits: int) -> int:
@@ -71,20 +72,19 @@ class Model:
                 self.sums[f["sum_address"] + i] = total
             if f["write_vector"]:
                 self.vector[f["vector_address"] + i] = value
+            x = [clip(numerics.column_input(v), -127, 127) for v in value]
             if f["write_columns"]:
                 word, array = divmod(i * CONFIG.chunk_groups, CONFIG.arrays)
-                x = [clip(numerics.column_input(v), -127, 127) for v in value]
                 self.columns.append((array, f["column_address"] + word, x))
             if f["store"]:
-                wide = f["store"] == Store.SUMS
-                self.stored.append((int(wide), list(total if wide else value)))
+                sent = {Store.SUMS: total, Store.VALUES: value, Store.COLUMNS: x}
+                self.stored.append((f["store"], list(sent[Store(f["store"])])))
 
     def _total(self, f: dict[str, int], i: int, lane: int, drained: list[list[int]]) -> int:
         total = 0
         if f["source"] == Source.OPERAND:
             total = self.vector[f["operand0"] + i][lane]
-        elif f["source"] == Source.DRAIN:
-            planes = f["planes"] + 1
+        elif planes := PLANES.get(f["source"], 0):
             rows = drained[i * planes : (i + 1) * planes]
             total = sum(16**plane * row[lane] for plane, row in enumerate(rows))
         if f["sums"] in (Sums.ADD, Sums.ACCUMULATE):
@@ -102,14 +102,18 @@ class Model:
             value = saturate(value + at[1])
         elif f["combine"] == Combine.MULTIPLY:
             value = saturate(numerics.multiply_values(value, at[1]))
+        elif f["combine"] == Combine.AMPLIFY:
+            value = saturate(numerics.amplify(value, at[1]))
         if f["function"] == Function.RELU:
             value = max(value, 0)
         elif f["function"] >= Function.TABLE0:
             table = (f["function"] - Function.TABLE0) * TABLE_SEGMENTS
             segment = self.tables[table + numerics.table_segment(value)]
             value = saturate(numerics.table_value(value, segment["base"], segment["slope"]))
-        if f["interpolate"]:
+        if f["finish"] == Finish.INTERPOLATE:
             value = saturate(numerics.interpolate(value, at[2], at[0]))
+        elif f["finish"] == Finish.ADD:
+            value = saturate(value + at[2])
         return value
 
 
@@ -176,12 +180,12 @@ class Bench:
         f.update(
             count=n,
             source=draw.choice(list(Source)),
-            sums=draw.choice(list(Sums)),
+            sums=draw.choice([s for s in Sums if s < Sums.MAXIMUM]),
             drain=draw.randrange(8),
             plane_stride=8,
             scale=draw.choice([0, 1, 1]),
             combine=draw.choice(list(Combine)),
-            interpolate=draw.randint(0, 1),
+            finish=draw.choice(list(Finish)),
             function=draw.choice([f for f in Function if f < Function.TABLE0 + CONFIG.tables]),
             write_vector=draw.randint(0, 1),
             write_columns=draw.randint(0, 1),
@@ -193,8 +197,6 @@ class Bench:
             f[name] = draw.randint(0, half - n)
         for name in ("sum_address", "parameters"):
             f[name] = draw.randint(0, CHUNKS - n)
-        if f["source"] == Source.DRAIN:
-            f["planes"] = draw.randint(0, 1)
         return f
 
     async def execute(self, f: dict[str, int]) -> None:
@@ -202,13 +204,11 @@ class Bench:
         issued, first = len(self.completed.seen), len(self.rows)
         await self.commands.send(pack(VECTOR_COMMAND, f))
         await until(self.dut, lambda: len(self.completed.seen) == issued + 1)
-        if f["source"] == Source.DRAIN:
-            planes = range(f["planes"] + 1)
-            self.asked += [
-                f["drain"] + plane * f["plane_stride"] + i
-                for i in range(f["count"])
-                for plane in planes
-            ]
+        self.asked += [
+            f["drain"] + plane * f["plane_stride"] + i
+            for i in range(f["count"])
+            for plane in range(PLANES.get(f["source"], 0))
+        ]
         self.model.execute(f, self.rows[first:])
 
     async def check(self) -> None:
@@ -224,8 +224,13 @@ class Bench:
     @staticmethod
     def _stored(bits: int) -> tuple[int, list[int]]:
         chunk = unpack(stored_chunk(CONFIG), bits)
-        width = 32 if chunk["wide"] else 16
-        return chunk["wide"], elements(chunk["data"], LANES, width, is_signed=True)
+        kind, data = chunk["kind"], chunk["data"]
+        if kind == Store.COLUMNS:
+            mask = (1 << 8 * CONFIG.group) - 1
+            groups = [data >> 64 * i & mask for i in range(CONFIG.chunk_groups)]
+            return kind, [x for g in groups for x in elements(g, CONFIG.group, 8, is_signed=True)]
+        width = 32 if kind == Store.SUMS else 16
+        return kind, elements(data, LANES, width, is_signed=True)
 
 
 async def _commands(dut: Any, stall: float, count: int) -> None:
@@ -264,7 +269,7 @@ async def independent_commands_overlap(dut: Any) -> None:
     await until(dut, lambda: len(bench.completed.seen) == len(drawn))
     first = 0
     for f in drawn:
-        rows = f["count"] * (f["planes"] + 1) if f["source"] == Source.DRAIN else 0
+        rows = f["count"] * PLANES.get(f["source"], 0)
         bench.model.execute(f, bench.rows[first : first + rows])
         first += rows
     bench.asked = bench.requests
