@@ -9,6 +9,7 @@ from torch import nn
 
 from .. import Recipe, compress
 from ..errors import InputError, UnsupportedModelError
+from ..exporting import explain, is_packing
 from ..program import Program
 from ..quantized import QuantModule
 from ..spec.config import DE1_SOC, Config
@@ -16,7 +17,7 @@ from . import operators, scales
 from .backend import build
 from .builder import Builder
 from .call import Call, bind, with_axes
-from .export import constants, explain, export, input_nodes, is_packing, output_names
+from .export import constants, export, input_nodes, output_names
 from .importer import Importer
 from .ir import Graph
 from .labels import Labels

@@ -15,7 +15,8 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
-from . import operators, source
+from .. import source
+from . import operators
 from .builder import Builder, InputSpec
 from .labels import LayoutError, TimeAxisError
 

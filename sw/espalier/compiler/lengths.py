@@ -10,7 +10,7 @@ from torch._dynamo.source import TensorPropertySource
 from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 
-from . import source
+from .. import source
 from .call import Call
 from .export import input_nodes
 

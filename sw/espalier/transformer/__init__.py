@@ -1,0 +1,10 @@
+"""Transformers: from an unmodified PyTorch model to integer operations on tokens.
+
+`import_tokens` reads the model, `quantize` makes it a `QuantTransformer`, whose `graph()` the
+compiler takes.
+"""
+
+from .importer import import_tokens
+from .module import QuantTransformer, quantize
+
+__all__ = ["QuantTransformer", "import_tokens", "quantize"]

@@ -1,0 +1,99 @@
+"""How large every value of a float graph is on sample inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from . import float_graph as fg
+from .compute import Parameters, compute
+from .float_graph import FloatGraph, Value
+
+POOL = 1 << 17
+"""Magnitudes kept of each value; of more, every second goes, and again."""
+
+
+@dataclass
+class Range:
+    """Of one value [tokens, width] over all samples: its ends, and each channel's magnitude.
+
+    channels: largest magnitudes [width]. pool: an even sample of elements, as they are.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    channels: Tensor | None = None
+    parts: list[Tensor] = field(default_factory=list)
+    stride: int = 1
+
+    def add(self, x: Tensor) -> None:
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        largest = x.abs().amax(0)
+        self.channels = largest if self.channels is None else torch.maximum(self.channels, largest)
+        flat = x.reshape(-1)
+        self.parts.append(flat[:: self.stride].clone())
+        while sum(len(part) for part in self.parts) > POOL:
+            self.stride *= 2
+            self.parts = [part[::2].clone() for part in self.parts]
+
+    @property
+    def largest(self) -> float:
+        return max(-self.low, self.high)
+
+    @property
+    def pool(self) -> Tensor:
+        return torch.cat(self.parts)
+
+
+@dataclass
+class Statistics:
+    """Ranges by value; for every LayerNorm its largest normalised element and least variance; for
+    every attention the largest score."""
+
+    ranges: dict[Value, Range] = field(default_factory=dict)
+    deviations: dict[Value, float] = field(default_factory=dict)
+    variances: dict[Value, float] = field(default_factory=dict)
+    scores: dict[Value, float] = field(default_factory=dict)
+    tokens: int = 0
+    """The longest sample."""
+
+
+@torch.no_grad()
+def observe(
+    graph: FloatGraph, samples: Iterable[Mapping[str, Tensor]], parameters: Parameters
+) -> Statistics:
+    """Statistics of all values. Raises InputError when there is no sample, or one is not finite."""
+    found = Statistics()
+    for sample in samples:
+        values = compute(graph, sample, parameters)
+        for value, x in values.items():
+            if not torch.isfinite(x).all():
+                raise InputError(f"calibration must be finite; {value.name} is not")
+            found.ranges.setdefault(value, Range()).add(x)
+            found.tokens = max(found.tokens, len(x))
+        for operation in graph.operations:
+            if isinstance(operation, fg.LayerNorm):
+                _observe_norm(found, operation, values[operation.input])
+            elif isinstance(operation, fg.Attention):
+                _observe_attention(found, operation, values)
+    if not found.ranges:
+        raise InputError("calibration must have at least one sample; it is empty")
+    return found
+
+
+def _observe_norm(found: Statistics, operation: fg.LayerNorm, x: Tensor) -> None:
+    variance = x.var(-1, correction=0)
+    normal = (x - x.mean(-1, keepdim=True)) / (variance[:, None] + operation.eps).sqrt()
+    key = operation.output
+    found.deviations[key] = max(found.deviations.get(key, 0.0), float(normal.abs().max()))
+    found.variances[key] = min(found.variances.get(key, torch.inf), float(variance.min()))
+
+
+def _observe_attention(found: Statistics, o: fg.Attention, values: Mapping[Value, Tensor]) -> None:
+    q, k = (values[x].unflatten(-1, (o.heads, -1)) for x in (o.query, o.key))
+    scores = torch.einsum("ihd,jhd->hij", q, k) * o.scale
+    found.scores[o.output] = max(found.scores.get(o.output, 0.0), float(scores.abs().max()))

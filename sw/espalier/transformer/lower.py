@@ -1,0 +1,157 @@
+"""From a float graph and its plan of scales to the integers of a `TokenGraph`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CapacityError
+from ..quantized.weights import integer_weight, largest_scale, make_matrix, make_rows, row_scales
+from ..spec import numerics
+from ..tokens import graph as tg
+from . import float_graph as fg
+from .compute import Parameters, of
+from .float_graph import FloatGraph, Value
+from .plan import Plan
+
+UNIT = 1 << numerics.COLUMN_SHIFT
+FACTOR = 1 << numerics.FACTOR_BITS
+
+
+@dataclass
+class Lowering:
+    """One pass over a float graph. bits: weight bits by linear layer's result."""
+
+    graph: FloatGraph
+    parameters: Parameters
+    masks: Mapping[str, Tensor]
+    plan: Plan
+    bits: Mapping[Value, int]
+    result: tg.TokenGraph = field(default_factory=tg.TokenGraph)
+    _main: dict[Value, tg.Tensor] = field(default_factory=dict)
+    _column: dict[Value, tg.Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def run(self) -> tg.TokenGraph:
+        for operation in self.graph.operations:
+            self._operation(operation)
+        for name, output in self.graph.outputs.items():
+            self.result.outputs[name] = self._main[output.value]
+        self.result.most_tokens = self.graph.most_tokens
+        return self.result
+
+    def _append(self, operation: tg.Operation) -> None:
+        self.result.operations.append(operation)
+
+    def _tensor(self, value: Value, scale: float, suffix: str = "") -> tg.Tensor:
+        return tg.Tensor(value.name + suffix, value.width, scale, value.source)
+
+    def _operation(self, operation: fg.Operation) -> None:
+        value = operation.output
+        main = self._main[value] = self._tensor(value, self.plan.main[value])
+        match operation:
+            case fg.Embed():
+                self._append(tg.Input(main))
+            case fg.Linear():
+                self._linear(operation, main)
+            case fg.LayerNorm():
+                self._layer_norm(operation, main, None)
+            case fg.Activation(function="relu", input=x):
+                self._append(tg.Relu(self._main[x], main))
+            case fg.Activation(function=function, input=x):
+                self._append(tg.Table(function, self._main[x], main))
+            case fg.Add(a=a, b=b):
+                self._append(tg.Add(self._main[a], self._main[b], main))
+            case fg.Attention():
+                self._attention(operation, main)
+        self._columns(operation, main)
+
+    def _columns(self, operation: fg.Operation, main: tg.Tensor) -> None:
+        """The form for products, where it differs from the main one."""
+        value = operation.output
+        scale, smooth = self.plan.column.get(value), self.plan.smooth.get(value)
+        if scale is None or (scale == main.scale and smooth is None):
+            self._column[value] = main
+            return
+        column = self._column[value] = self._tensor(value, scale, ".columns")
+        if smooth is None:
+            self._append(tg.Rescale(main, column))
+        elif isinstance(operation, fg.LayerNorm):
+            self._layer_norm(operation, column, smooth)
+        else:
+            raise TypeError(f"{type(operation).__name__} cannot divide its channels")
+
+    def _linear(self, operation: fg.Linear, output: tg.Tensor) -> None:
+        column = self._column[operation.input]
+        weight = operation.weight.of(self.parameters)
+        smooth = self.plan.smooth.get(operation.input)
+        if smooth is not None:
+            weight = weight * smooth
+        bits = self.bits[operation.output]
+        bias = of(operation.bias, self.parameters)
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        unit = column.scale * UNIT
+        limit = largest_scale(output.scale) / unit
+        levels = torch.full_like(weight[0], numerics.WEIGHT_LEVELS[bits])
+        scale = row_scales(weight, levels, limit)
+        integers = integer_weight(weight, scale, bits)
+        rows = make_rows(scale.double() * unit, bias, output.scale).integer()
+        self._append(
+            tg.Linear(operation.output.name, column, output, make_matrix(integers, bits), rows)
+        )
+
+    def _layer_norm(
+        self, operation: fg.LayerNorm, output: tg.Tensor, smooth: Tensor | None
+    ) -> None:
+        width, gain = operation.output.width, self.plan.gains[operation.output]
+        one = torch.ones(width, dtype=torch.float64)
+        weight, bias = (of(r, self.parameters) for r in (operation.weight, operation.bias))
+        weight = one if weight is None else weight.double()
+        bias = 0 * one if bias is None else bias.double()
+        if smooth is not None:
+            weight, bias = weight / smooth, bias / smooth
+        factor = weight / (output.scale * (1 << gain)) * FACTOR
+        offset = bias / output.scale
+        for name, tensor in (("factor", factor), ("offset", offset)):
+            largest = float(tensor.abs().max())
+            if largest > numerics.VALUE_MAX + 1:
+                warnings.warn(
+                    f"{operation.output.name}: a {name} of {largest:.0f} does not fit 16 bits and "
+                    "is clipped",
+                    stacklevel=2,
+                )
+        self._append(
+            tg.LayerNorm(self._main[operation.input], output, _int16(factor), _int16(offset), gain)
+        )
+
+    def _attention(self, o: fg.Attention, output: tg.Tensor) -> None:
+        query, key, value = (self._column[x] for x in (o.query, o.key, o.value))
+        real = query.scale * UNIT * key.scale * UNIT * o.scale
+        try:
+            multiplier, shift = numerics.row_scale(real / tg.SCORE_SCALE)
+        except ValueError as error:
+            raise CapacityError(f"{o.output.name}: scores are out of range ({error})") from None
+        self._append(
+            tg.Attention(
+                query,
+                key,
+                value,
+                output,
+                o.heads,
+                o.head_size,
+                multiplier,
+                shift,
+                o.causal,
+                self.plan.gains[o.output],
+            )
+        )
+
+
+def _int16(values: Tensor) -> np.ndarray:
+    rounded = torch.floor(values + 0.5).clamp(numerics.VALUE_MIN, numerics.VALUE_MAX)
+    return rounded.numpy().astype(np.int16)
