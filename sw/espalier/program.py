@@ -18,6 +18,7 @@ from .errors import ProgramError
 from .spec import isa
 from .spec.config import BEAT_BYTES, Config
 from .spec.interface import ENTRIES, Layer, Port, Scratch
+from .spec.tokens import TokenPlan
 
 FORMAT = "espalier-program"
 MAX_FILE_BYTES = 1 << 30
@@ -44,6 +45,8 @@ class Program:
     scratch: tuple[Scratch, ...] = ()
     layers: tuple[Layer, ...] = ()
     whole_sequence: bool = False
+    tokens: TokenPlan | None = None
+    """Buffers of a transformer's program, which runs over tokens."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What `inspect` shows beside: recipe, densities, residency. JSON values only."""
 
@@ -104,6 +107,7 @@ class Program:
             "scratch": [asdict(scratch) for scratch in self.scratch],
             "layers": [asdict(layer) for layer in self.layers],
             "whole_sequence": self.whole_sequence,
+            "tokens": None if self.tokens is None else asdict(self.tokens),
             "notes": dict(self.notes),
         }
         text = json.dumps(body, sort_keys=True)
@@ -162,6 +166,7 @@ def _from_json(text: str, image: np.ndarray, path: Path) -> Program:
             scratch=tuple(Scratch(**scratch) for scratch in body["scratch"]),
             layers=tuple(Layer(**layer) for layer in body["layers"]),
             whole_sequence=bool(body["whole_sequence"]),
+            tokens=None if body["tokens"] is None else TokenPlan(**body["tokens"]),
             notes=body["notes"],
         )
     except ProgramError as error:

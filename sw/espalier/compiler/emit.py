@@ -132,6 +132,15 @@ class Assembly:
         }
         self._append(Opcode.LOAD, fields, (access,), in_image)
 
+    def expand(
+        self, words: tuple[int, int], *, register: int, tokens: int, section: str, **fields: int
+    ) -> None:
+        """EXPAND with the instruction's own field names; `words` are the (first, end) that it may
+        write, `section` names what it reads."""
+        access = Access("load", ((section, 0, 1),), (("weights", *words),))
+        fields = {**fields, "register": register, "tokens": tokens}
+        self._append(Opcode.EXPAND, fields, (access,))
+
     def product(
         self,
         *,

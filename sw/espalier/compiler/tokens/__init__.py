@@ -1,0 +1,1 @@
+"""From a token graph (`espalier.tokens`) to a program: transformers."""

@@ -1,0 +1,279 @@
+"""Attention as instructions: for every group of heads, keys and values become weights, then a loop
+over the queries.
+
+The loop is staggered so that the engine always has a product: while the scores of query t + 1
+accumulate, the exponentials of query t are made, and while its context accumulates the scores of
+t + 1 are drained:
+
+    scores(t+1) | store context(t-1) | exp(t) | context(t) | drain scores(t+1) | load query(t+2)
+
+It begins with the scores of query 0; what it does for queries -1, T and T + 1 is never used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...spec import isa
+from ...spec.config import ITEM_BYTES
+from ...spec.isa import Expand, Function, Mode, Scale, Source, Store, Sums
+from ...spec.memory import TABLE_ENTRY, Memory
+from ...spec.numerics import FUNCTIONS, make_table
+from ...spec.tokens import Register
+from ...tokens.graph import SCORE_GAIN, Attention
+from ...parameters import Rows
+from ..allocate import Parameters, pack_words
+from ..emit import Assembly
+from ..packing import descriptor_bytes
+from .context import Context
+from .passes import Piece, load_pieces
+from .placement import MOST_HEADS, HeadLayout
+from .registers import CURSOR, PLACE, SPARE
+
+
+def key_descriptors(layout: HeadLayout, tokens: int) -> bytes:
+    """Descriptors of the keys of so many tokens."""
+    words = 2 * -(-tokens // layout.config.lanes)
+    columns = layout.together * layout.padded
+    return _descriptors(layout, columns, 0, words, layout.product_groups)
+
+
+def value_descriptors(layout: HeadLayout) -> bytes:
+    """Descriptors of all values: every head's columns begin at array 0."""
+    parts = []
+    config, fields = layout.config, layout.expand(Expand.COLUMNS)
+    words = 2 * layout.context_slots
+    groups = config.groups_per_array(layout.most_tokens)
+    for head in range(layout.together):
+        first = fields["address"] + head * groups * config.group * words
+        parts.append(_words(layout, layout.most_tokens, first, words, groups))
+    return descriptor_bytes(np.concatenate(parts, axis=1))
+
+
+def _descriptors(layout: HeadLayout, columns: int, first: int, words: int, groups: int) -> bytes:
+    return descriptor_bytes(_words(layout, columns, first, words, groups))
+
+
+def _words(layout: HeadLayout, columns: int, first: int, words: int, groups: int) -> np.ndarray:
+    """[A, groups] descriptors of columns of `words` words each, dealt from array 0 on."""
+    from ...spec.memory import descriptor
+
+    config, form = layout.config, descriptor(layout.config)
+    result = np.zeros((config.arrays, groups), np.uint64)
+    for array in range(config.arrays):
+        for local in range(groups):
+            column = (local * config.arrays + array) * config.group
+            counts = {
+                f"count{i}": words if column + i < columns else 0 for i in range(config.group)
+            }
+            base = first + local * config.group * words
+            result[array, local] = form.pack({"base": base, **counts})
+    return result
+
+
+@dataclass(eq=False)
+class AttentionPass:
+    """One attention of a block; `index` is its operation in the written layer."""
+
+    context: Context
+    number: int
+    index: int
+
+    @property
+    def layers(self) -> list[Attention]:
+        return self.context.blocks.blocks[self.number].all_of(self.index)
+
+    @property
+    def operation(self) -> Attention:
+        return self.layers[0]
+
+    @property
+    def layout(self) -> HeadLayout:
+        return self.context.heads[self.operation]
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """Descriptors of the values, score parameters and the exponential."""
+        config, layout, operation = self.context.config, self.layout, self.layers[layer]
+        full = np.ones(layout.most_tokens, np.int64)
+        rows = Rows(
+            multiplier=full * operation.multiplier, shift=full * operation.shift, bias=full * 0
+        )
+        parameters = Parameters(rows, config.chunks(layout.most_tokens)).words(config)
+        entries = make_table(*FUNCTIONS["exp"])
+        table = pack_words(TABLE_ENTRY, [{"base": b, "slope": s} for b, s in entries])
+        return [
+            Piece(Memory.DESCRIPTORS, layout.context_groups, value_descriptors(layout)),
+            Piece(Memory.PARAMETERS, len(parameters), parameters.astype("<u8").tobytes()),
+            Piece(Memory.TABLES, len(table), table.astype("<u8").tobytes()),
+        ]
+
+    def write(self, assembly: Assembly) -> None:
+        layout = self.layout
+        load_pieces(assembly, self.pieces(0), {Memory.DESCRIPTORS: layout.product_groups})
+        assembly.load_buffer(
+            Memory.DESCRIPTORS, 0, layout.product_groups, int(Register.SETS), section=""
+        )
+        with assembly.loop(count=layout.groups):
+            self._group(assembly)
+            assembly.set(int(Register.RECORD), layout.row_bytes, int(Register.RECORD))
+        assembly.set(
+            int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD)
+        )
+
+    def _group(self, assembly: Assembly) -> None:
+        """All queries of one group of heads."""
+        layout, stride = self.layout, self.context.stride
+        keys, values = layout.expand(Expand.ROWS), layout.expand(Expand.COLUMNS)
+        cache, seen = int(Register.CACHE), int(Register.SEEN)
+        split = values["address"]
+        for fields, words, offset in (
+            (keys, (0, split), 0),
+            (values, (split, layout.words), layout.region_bytes),
+        ):
+            assembly.expand(
+                words, register=cache, tokens=seen, section="cache", offset=offset, **fields
+            )
+        assembly.set(cache, 2 * layout.region_bytes, cache)
+        self._clear(assembly)
+        assembly.set(CURSOR, 0, int(Register.RECORD))
+        assembly.set(PLACE, 0, int(Register.VISIBLE) if self.operation.causal else seen)
+        self._load(assembly, 0)
+        self._scores(assembly)
+        self._drain(assembly)
+        self._load(assembly, stride)
+        with assembly.loop(register=int(Register.TOKENS)):
+            self._scores(assembly)
+            self._store(assembly)
+            self._exponentials(assembly)
+            self._context(assembly)
+            if self.operation.causal:
+                assembly.set(PLACE, 1, PLACE)
+            self._drain(assembly)
+            self._load(assembly, 2 * stride)
+            assembly.set(CURSOR, stride, CURSOR)
+        self._store(assembly)
+
+    def _clear(self, assembly: Assembly) -> None:
+        """No exponentials of an earlier sequence or group of heads: columns behind the last token
+        that a query sees have to be 0."""
+        layout, config = self.layout, self.context.config
+        groups = layout.context_groups * config.arrays
+        assembly.vector(
+            count=groups // config.chunk_groups,
+            source=Source.ZERO,
+            write_columns=1,
+            column_address=layout.product_groups,
+        )
+
+    def _load(self, assembly: Assembly, ahead: int) -> None:
+        section = self._section(self.operation.query)
+        config, layout = self.context.config, self.layout
+        assembly.load_buffer(
+            Memory.ACTIVATIONS,
+            0,
+            layout.together * layout.padded // config.group,
+            CURSOR,
+            offset=section.offset + ahead,
+            section=section.name,
+        )
+
+    def _section(self, tensor):
+        home = self.context.home(tensor)
+        return self.context.record.section(home, self.layout.elements, columns=True)
+
+    def _scores(self, assembly: Assembly) -> None:
+        layout = self.layout
+        assembly.product(
+            mode=Mode.PLAIN,
+            groups=layout.product_groups,
+            activations=0,
+            descriptors=0,
+            weights=(0, layout.expand(Expand.COLUMNS)["address"]),
+            slots=(0, 2 * layout.together * layout.score_slots),
+        )
+
+    def _drain(self, assembly: Assembly) -> None:
+        """Scores of all heads to vector memory, with their maxima. Causal attention drains what a
+        query may not see as well, so its maxima are taken in a second step."""
+        layout, config = self.layout, self.context.config
+        chunks, causal = config.chunks(layout.most_tokens), self.operation.causal
+        for head in range(layout.together):
+            maximum = {
+                "sums": Sums.MAXIMUM,
+                "sum_address": isa.reduction_address(head, SCORE_GAIN),
+            }
+            assembly.vector(
+                count=chunks,
+                source=Source.DRAIN_PLANES,
+                drain=2 * head * layout.score_slots * config.slot_chunks,
+                plane_stride=layout.score_slots * config.slot_chunks,
+                scale=Scale.ROWS,
+                write_vector=1,
+                vector_address=head * chunks,
+                bounded=1,
+                register=int(Register.SEEN),
+                **({} if causal else maximum),
+            )
+            if causal:
+                assembly.vector(
+                    count=chunks,
+                    source=Source.OPERAND,
+                    operand0=head * chunks,
+                    bounded=1,
+                    register=PLACE,
+                    **maximum,
+                )
+
+    def _exponentials(self, assembly: Assembly) -> None:
+        layout, config = self.layout, self.context.config
+        chunks = config.chunks(layout.most_tokens)
+        for head in range(layout.together):
+            first = head * config.groups_per_array(layout.most_tokens)
+            assembly.vector(
+                count=chunks,
+                source=Source.OPERAND,
+                operand0=head * chunks,
+                scale=Scale.SCALAR,
+                parameters=head,
+                function=Function.TABLE0,
+                write_columns=1,
+                column_address=layout.product_groups + first,
+                sums=Sums.MASS,
+                sum_address=isa.reduction_address(MOST_HEADS + head, self.operation.gain),
+                bounded=1,
+                register=PLACE,
+            )
+
+    def _context(self, assembly: Assembly) -> None:
+        layout = self.layout
+        first = 2 * layout.together * layout.score_slots
+        assembly.product(
+            mode=Mode.PLAIN,
+            groups=layout.context_groups,
+            activations=layout.product_groups,
+            descriptors=layout.product_groups,
+            weights=(layout.expand(Expand.COLUMNS)["address"], layout.words),
+            slots=(first, first + 2 * layout.together * layout.context_slots),
+        )
+
+    def _store(self, assembly: Assembly) -> None:
+        """The context of the query before the cursor's, divided by its masses."""
+        layout, config = self.layout, self.context.config
+        section = self._section(self.operation.output)
+        first = 2 * layout.together * layout.score_slots
+        for head in range(layout.together):
+            inside = head * layout.padded // config.group * ITEM_BYTES
+            assembly.set(SPARE, section.offset + inside - self.context.stride, CURSOR)
+            assembly.vector(
+                count=config.chunks(layout.padded),
+                source=Source.DRAIN_PLANES,
+                drain=(first + 2 * head * layout.context_slots) * config.slot_chunks,
+                plane_stride=layout.context_slots * config.slot_chunks,
+                scale=Scale.SCALAR,
+                parameters=MOST_HEADS + head,
+                store=Store.COLUMNS,
+                register=SPARE,
+                section=section.name,
+            )

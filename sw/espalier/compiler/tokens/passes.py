@@ -1,0 +1,122 @@
+"""A pass as instructions: load its data, then loop over the tokens, two at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...spec.memory import TABLE_ENTRY, Memory
+from ...spec.tokens import Register
+from ...errors import CapacityError
+from ..allocate import pack_words
+from ..emit import Assembly
+from .body import Body
+from .context import Context, Use
+from .order import Item, schedule
+from .registers import CURSOR, IMAGE, PLACE, TILE
+from .tokenpass import TokenPass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one LOAD at the head of a pass brings."""
+
+    memory: Memory
+    count: int
+    data: bytes
+
+
+def load_pieces(assembly: Assembly, pieces: list[Piece], addresses: dict[Memory, int]) -> None:
+    """Load a pass's pieces, which lie one after the other where the image register points, and move
+    that behind them."""
+    size = sum(len(piece.data) for piece in pieces)
+    offset = 0
+    for number, piece in enumerate(pieces):
+        last = number == len(pieces) - 1
+        assembly.load_image(
+            piece.memory,
+            addresses.get(piece.memory, 0),
+            piece.count,
+            offset,
+            register=IMAGE,
+            increment=size if last else 0,
+        )
+        offset += len(piece.data)
+
+
+def pieces(plan: TokenPass, layer: int, tile: int) -> list[Piece]:
+    """The data of one layer and tile, in the order of their loads."""
+    data, config = plan.data, plan.context.config
+    result = []
+    if data.blocks:
+        result.append(Piece(Memory.WEIGHTS, max(data.words(), 1), data.weights(layer, tile)))
+        result.append(Piece(Memory.DESCRIPTORS, data.groups, data.descriptors(layer, tile)))
+    if data.parameters:
+        words = np.concatenate([v[layer][min(tile, len(v[layer]) - 1)].words(config) for v in data.parameters])
+        result.append(Piece(Memory.PARAMETERS, len(words), words.astype("<u8").tobytes()))
+    if data.constants:
+        values = np.concatenate([vector[layer] for vector in data.constants])
+        result.append(Piece(Memory.VECTOR, len(values) // 4, values.astype("<i2").tobytes()))
+    if data.tables:
+        entries = [entry for _, layers in data.tables for entry in layers[layer]]
+        words = pack_words(TABLE_ENTRY, [{"base": b, "slope": s} for b, s in entries])
+        result.append(Piece(Memory.TABLES, len(words), words.astype("<u8").tobytes()))
+    return [Piece(p.memory, p.count, p.data + bytes(-len(p.data) % 16)) for p in result]
+
+
+def write_pass(plan: TokenPass, assembly: Assembly) -> None:
+    """The whole pass, all its tiles."""
+    if plan.tiles == 1:
+        _write_tile(plan, assembly)
+        return
+    context = plan.context
+    start, offset, stride = _tile_place(plan, context)
+    assembly.set(TILE, offset, start)
+    with assembly.loop(count=plan.tiles):
+        _write_tile(plan, assembly)
+        assembly.set(TILE, stride, TILE)
+
+
+def _tile_place(plan: TokenPass, context: Context) -> tuple[int, int, int]:
+    """(base register, offset of tile 0, distance of two tiles) of a tiled linear layer's output."""
+    tensor = plan.chains[0].output
+    uses = [use for use in Use if plan.stored(tensor, use)]
+    if len(uses) != 1:
+        raise CapacityError(
+            f"{plan.chains[0].head.name} is too large to stay on the chip and its result is used in "
+            "two ways; use a lower density, fewer bits or a larger configuration"
+        )
+    home, elements = context.home(tensor), context.shape(tensor).elements
+    if uses[0] is Use.CACHE:
+        layout = context.layout_of(home)
+        return int(Register.ROW), context.regions[home], 2 * layout.region_bytes
+    columns = uses[0] is Use.COLUMNS
+    section = context.record.section(home, elements, columns=columns)
+    rows = elements // plan.tiles
+    size = rows // context.config.group * 8 if columns else rows * 2
+    return int(Register.RECORD), section.offset, size
+
+
+def _write_tile(plan: TokenPass, assembly: Assembly) -> None:
+    load_pieces(assembly, pieces(plan, 0, 0), {})
+    body = Body(plan, assembly)
+    first = body.loads(0, 0)
+    pair = [*body.token(0, 0), *body.token(1, 1)]
+    count = len(body.loads(0, 0))
+    odd = body.token(0, 0)[count:]
+    assembly.set(CURSOR, 0, int(Register.RECORD))
+    if PLACE in body.strides:
+        assembly.set(PLACE, 0, TILE if plan.tiles > 1 else int(Register.ROW))
+    _append(assembly, first)
+    with assembly.loop(register=int(Register.PAIRS)):
+        _append(assembly, schedule(pair))
+        for register, stride in body.strides.items():
+            assembly.set(register, 2 * stride, register)
+    with assembly.loop(register=int(Register.ODD)):
+        _append(assembly, schedule(odd))
+
+
+def _append(assembly: Assembly, items: list[Item]) -> None:
+    for item in items:
+        assembly.nodes.extend(item.nodes)

@@ -1,0 +1,398 @@
+"""One loop over the tokens: which operations it holds, what they load, keep and store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import CapacityError
+from ...spec.config import SLOTS
+from ...spec.numerics import TABLE_SEGMENTS
+from ...tokens.evaluate import entries
+from ...tokens.graph import (
+    Add,
+    Attention,
+    Input,
+    LayerNorm,
+    Linear,
+    Relu,
+    Rescale,
+    Table,
+    Tensor,
+)
+from ..allocate import Parameters, constant_rows
+from ..products import SlotRing
+from .blocks import Block, inputs
+from .context import Context, Use
+from .products import PassData, RowBlock, block_rows, pack_rows, placed
+
+
+@dataclass(eq=False)
+class Chain:
+    """Operations that one VECTOR computes for every block of rows: the head, then what is fused
+    behind it."""
+
+    indices: list[int]
+    operations: list[Any]
+    blocks: list[RowBlock] = field(default_factory=list)
+    parameters: list[list[Parameters]] | None = None
+    norm: int | None = None
+    """The LayerNorm whose moments this chain's VECTOR takes on the way."""
+
+    @property
+    def head(self) -> Any:
+        return self.operations[0]
+
+    @property
+    def output(self) -> Tensor:
+        return self.operations[-1].output
+
+
+@dataclass(eq=False)
+class TokenPass:
+    """Operations indices of `block`'s written layer, in one loop over the tokens.
+
+    With `tiles` > 1 it holds one linear layer, whose rows are loaded and multiplied tile by tile.
+    """
+
+    context: Context
+    number: int
+    """The block's number."""
+    indices: list[int]
+    tiles: int = 1
+    chains: list[Chain] = field(default_factory=list)
+    data: PassData = field(init=False)
+    final: Tensor | None = None
+    """The tensor that goes to the output rows."""
+
+    @property
+    def block(self) -> Block:
+        return self.context.blocks.blocks[self.number]
+
+    def __post_init__(self) -> None:
+        self.data = PassData(self.context.config, len(self.block.layers), self.tiles)
+
+    # What passes through the loop
+
+    @property
+    def made(self) -> set[Tensor]:
+        return {self.block.template[i].output for i in self.indices}
+
+    def loads(self) -> list[tuple[Tensor, bool]]:
+        """(tensor, as columns) that a token brings along, in the order of use."""
+        result: dict[tuple[Tensor, bool], None] = {}
+        made: set[Tensor] = set()
+        for i in self.indices:
+            operation = self.block.template[i]
+            for tensor in inputs(operation):
+                written = self.context.blocks.written(tensor)
+                if written not in made:
+                    result[written, isinstance(operation, Linear)] = None
+            made.add(operation.output)
+        if self.final is not None and self.final not in made:
+            result[self.final, False] = None
+        return list(result)
+
+    def used_here(self, tensor: Tensor, use: Use) -> bool:
+        """Whether an operation of this pass takes the tensor so, in the same layer."""
+        return any(
+            r.block == self.number and r.index in self.indices and r.use is use and not r.later
+            for r in self.context.read_by(tensor)
+        )
+
+    def stored(self, tensor: Tensor, use: Use) -> bool:
+        """Whether something outside of the loop takes the tensor so."""
+        return any(
+            r.use is use and (r.later or r.block != self.number or r.index not in self.indices)
+            for r in self.context.read_by(tensor)
+            if not (self.final is tensor and r.block == len(self.context.blocks.blocks))
+        )
+
+    # Fusing
+
+    def fuse(self) -> None:
+        """Cut the operations into chains."""
+        order = self._hoisted()
+        taken: set[int] = set()
+        for i in order:
+            if i in taken:
+                continue
+            chain = Chain([i], [self.block.template[i]])
+            taken.add(i)
+            if isinstance(chain.head, Linear) and self.tiles == 1:
+                self._extend(chain, order, taken)
+            elif isinstance(chain.head, Linear):
+                self._extend(chain, order, taken, adding=False)
+            self.chains.append(chain)
+
+    def _hoisted(self) -> list[int]:
+        """Changes of scale first, as early as their inputs are there."""
+        made, early, rest = self.made, [], []
+        for i in self.indices:
+            operation = self.block.template[i]
+            free = isinstance(operation, Rescale) and not set(inputs(operation)) & made
+            (early if free else rest).append(i)
+        return early + rest
+
+    def _extend(self, chain: Chain, order: list[int], taken: set[int], adding: bool = True) -> None:
+        """Fuse an addition and a function behind a linear layer, where nobody else reads what is
+        between."""
+        while (i := self._only_reader(chain.output)) is not None:
+            operation = self.block.template[i]
+            kinds = [type(one) for one in chain.operations]
+            if isinstance(operation, Add) and adding and kinds == [Linear]:
+                other = operation.b if operation.a is chain.output else operation.a
+                if operation.a is operation.b or not self._before(other, chain.indices[0], order):
+                    return
+            elif not isinstance(operation, Table | Relu) or kinds[-1] in (Table, Relu):
+                return
+            chain.indices.append(i)
+            chain.operations.append(operation)
+            taken.add(i)
+
+    def _only_reader(self, tensor: Tensor) -> int | None:
+        readers = self.context.read_by(tensor)
+        if len(readers) != 1 or tensor is self.final:
+            return None
+        reader = readers[0]
+        here = reader.block == self.number and reader.index in self.indices and not reader.later
+        return reader.index if here and reader.use is Use.VALUES else None
+
+    def _before(self, tensor: Tensor, index: int, order: list[int]) -> bool:
+        """Whether the tensor is there when operation `index` of the order is reached."""
+        if tensor not in self.made:
+            return True
+        position = {self.block.template[i].output: p for p, i in enumerate(order)}
+        return position[tensor] < order.index(index)
+
+    # Data
+
+    def prepare(self) -> None:
+        """Pack weights, make parameters, constants and tables. Raises CapacityError when the pass
+        does not fit the configuration."""
+        self.fuse()
+        ring = SlotRing()
+        for chain in self.chains:
+            layers = [[layer[i] for i in chain.indices] for layer in self.block.layers]
+            if isinstance(chain.head, Linear):
+                self._linear(chain, [layer[0] for layer in layers], ring)
+            elif isinstance(chain.head, Rescale):
+                chain.parameters = [[self._constant(layer[0])] for layer in layers]
+                self.data.parameters.append(chain.parameters)
+            for position, operation in enumerate(chain.operations):
+                if isinstance(operation, Table):
+                    self._table(operation, [layer[position] for layer in layers])
+                if isinstance(operation, LayerNorm):
+                    self._norm(operation, [layer[position] for layer in layers])
+        self._fuse_moments()
+        self.data.place()
+        self.check()
+
+    def _constant(self, operation: Rescale) -> Parameters:
+        elements = self.context.shape(operation.output).elements
+        scale = operation.input.scale / operation.output.scale
+        return Parameters(constant_rows(scale, elements), self.context.config.chunks(elements))
+
+    def _linear(self, chain: Chain, operations: list[Linear], ring: SlotRing) -> None:
+        context, config = self.context, self.context.config
+        shape, source = context.shape(chain.head.output), context.shape(chain.head.input)
+        both = [placed(operation, source, shape) for operation in operations]
+        planes = chain.head.matrix.planes
+        elements = shape.elements // self.tiles
+        blocks = [(0, elements)]
+        if self.tiles == 1:
+            blocks = block_rows(elements, planes, self._unit(chain.head), config)
+        for rows in blocks:
+            height = -(-(rows[1] - rows[0]) // config.lanes)
+            block = pack_rows(
+                chain.head.name,
+                [weight for weight, _ in both],
+                chain.head.matrix.bit_width,
+                rows,
+                self.tiles,
+                ring.take(height * planes),
+                config,
+            )
+            chain.blocks.append(block)
+            self.data.blocks.append(block)
+        chain.parameters = [
+            [
+                Parameters(part, config.chunks(elements))
+                for part in (_rows(rows, t * elements, (t + 1) * elements) for t in range(self.tiles))
+            ]
+            for _, rows in both
+        ]
+        self.data.parameters.append(chain.parameters)
+
+    def _unit(self, operation: Linear) -> int:
+        """Rows come in multiples of this."""
+        for layout in self.context.heads.values():
+            if self.context.shape(operation.output).elements == layout.elements and any(
+                r.use is Use.CACHE for r in self.context.read_by(operation.output)
+            ):
+                return layout.together * layout.padded
+        return self.context.unit
+
+    def _table(self, operation: Table, layers: list[Table]) -> None:
+        made = [entries(one.function, one.input.scale, one.output.scale) for one in layers]
+        if (operation.function, made) not in self.data.tables:
+            self.data.tables.append((operation.function, made))
+
+    def table_number(self, chain: Chain) -> int:
+        """Which table the chain's function is."""
+        position = next(p for p, o in enumerate(chain.operations) if isinstance(o, Table))
+        layers = [layer[chain.indices[position]] for layer in self.block.layers]
+        made = [entries(one.function, one.input.scale, one.output.scale) for one in layers]
+        return self.data.tables.index((chain.operations[position].function, made))
+
+    def _norm(self, operation: LayerNorm, layers: list[LayerNorm]) -> None:
+        shape = self.context.shape(operation.output)
+
+        def spread(values: np.ndarray) -> np.ndarray:
+            result = np.zeros(shape.elements, np.int16)
+            result[shape.positions] = values
+            return result
+
+        self.data.constants.append([spread(one.factor) for one in layers])
+        self.data.constants.append([spread(one.offset) for one in layers])
+
+    def _fuse_moments(self) -> None:
+        """A LayerNorm's moments are taken by the VECTOR that makes its input, where that is one of
+        whole chunks."""
+        for chain in self.chains:
+            norm = chain.head
+            if not isinstance(norm, LayerNorm):
+                continue
+            source = self.context.blocks.written(norm.input)
+            maker = next((c for c in self.chains if c.output is source), None)
+            whole = self.context.shape(source).elements == source.width
+            if maker is not None and whole and len(maker.blocks) <= 1 and maker.norm is None:
+                maker.norm = chain.indices[0]
+
+    def check(self) -> None:
+        """Raise CapacityError unless everything fits at once."""
+        config, data = self.context.config, self.data
+        names = ", ".join(c.head.name for c in self.chains if isinstance(c.head, Linear))
+        for what, need, limit in (
+            ("weight words", data.words(), config.weight_depth),
+            ("descriptors", data.groups, config.descriptor_depth),
+            ("parameter chunks", data.parameter_chunks, config.parameter_depth),
+            ("tables", len(data.tables), config.tables),
+            ("vector chunks", self.vector_chunks(), config.vector_depth),
+            ("column groups", self.column_groups(), config.column_depth),
+        ):
+            if need > limit:
+                raise CapacityError(
+                    f"{names or 'a pass over the tokens'} needs {need} {what}, {config.name} has "
+                    f"{limit}; use a lower density, fewer bits or a larger configuration"
+                )
+
+    # Places on the chip, twice: for even and odd tokens
+
+    def value_tensors(self) -> list[Tensor]:
+        """Tensors with a place in vector memory."""
+        result = [tensor for tensor, columns in self.loads() if not columns]
+        for chain in self.chains:
+            t = chain.output
+            both = self.stored(t, Use.VALUES) + self.stored(t, Use.COLUMNS) + (t is self.final) > 1
+            if self.used_here(t, Use.VALUES) or both or isinstance(chain.head, Input):
+                result.append(t)
+        return list(dict.fromkeys(result))
+
+    def column_tensors(self) -> list[Tensor]:
+        """Tensors with a place in activation memory."""
+        result = [tensor for tensor, columns in self.loads() if columns]
+        result += [c.output for c in self.chains if self.used_here(c.output, Use.COLUMNS)]
+        return list(dict.fromkeys(result))
+
+    def vector_chunks(self) -> int:
+        chunks = self.context.config.chunks
+        each = sum(chunks(self.context.shape(t).elements) for t in self.value_tensors())
+        return self.data.constant_chunks + 2 * each
+
+    def column_groups(self) -> int:
+        groups = self.context.config.groups_per_array
+        return 2 * sum(groups(self.context.shape(t).elements) for t in self.column_tensors())
+
+    @property
+    def table_items(self) -> int:
+        return len(self.data.tables) * TABLE_SEGMENTS
+
+
+def _rows(rows: Any, first: int, end: int) -> Any:
+    part = slice(first, end)
+    return type(rows)(
+        multiplier=rows.multiplier[part], shift=rows.shift[part], bias=rows.bias[part]
+    )
+
+
+def split_passes(context: Context, number: int) -> list[TokenPass | int]:
+    """A block's operations as passes as long as they fit; an int is an attention's index."""
+    block = context.blocks.blocks[number]
+    result: list[TokenPass | int] = []
+    current: list[int] = []
+
+    def close() -> None:
+        if current:
+            result.append(_fitting(context, number, list(current)))
+            current.clear()
+
+    for index, operation in enumerate(block.template):
+        if isinstance(operation, Attention):
+            close()
+            result.append(index)
+            continue
+        if current and not _fits(context, number, [*current, index]):
+            close()
+        current.append(index)
+        if not _fits(context, number, current):
+            close()
+    close()
+    return result
+
+
+def _fits(context: Context, number: int, indices: list[int]) -> bool:
+    try:
+        TokenPass(context, number, indices).prepare()
+    except CapacityError:
+        return False
+    return True
+
+
+def _fitting(context: Context, number: int, indices: list[int]) -> TokenPass:
+    """The pass, in tiles if it is one linear layer that is too large. Raises CapacityError."""
+    single = TokenPass(context, number, indices)
+    try:
+        single.prepare()
+        return single
+    except CapacityError:
+        operation = context.blocks.blocks[number].template[indices[0]]
+        if len(indices) > 1 or not isinstance(operation, Linear):
+            raise
+    return _tiled(context, number, indices, operation)
+
+
+def _tiled(context: Context, number: int, indices: list[int], operation: Linear) -> TokenPass:
+    elements = context.shape(operation.output).elements
+    unit = TokenPass(context, number, indices)._unit(operation)
+    config, planes = context.config, operation.matrix.planes
+    cached = any(r.use is Use.CACHE for r in context.read_by(operation.output))
+    failure: CapacityError | None = None
+    for tiles in range(2, elements // unit + 1):
+        height = elements // tiles // config.lanes * planes
+        if elements % (tiles * unit) or height > SLOTS:
+            continue
+        if cached and elements != tiles * unit:
+            continue
+        tiled = TokenPass(context, number, indices, tiles)
+        try:
+            tiled.prepare()
+            return tiled
+        except CapacityError as error:
+            failure = error
+    raise failure or CapacityError(
+        f"{operation.name}: its {elements} rows cannot be cut into tiles of {unit} rows that fit "
+        f"{config.name}; use a lower density or fewer bits"
+    )
