@@ -47,7 +47,7 @@ def apply(operation: Operation, values: Mapping[Tensor, np.ndarray]) -> np.ndarr
     """One operation's result from its inputs."""
     match operation:
         case Linear(input=x, matrix=matrix, rows=rows):
-            total = columns(values[x]) @ matrix.weight.astype(np.int64).T
+            total = product(columns(values[x]), matrix.weight.T)
             return saturate(numerics.scale_sum(total, rows.multiplier, rows.shift, rows.bias))
         case Table(input=x):
             return table(operation, values[x])
@@ -92,29 +92,73 @@ def table(operation: Table, x: np.ndarray) -> np.ndarray:
     return look_up(entries(operation.function, *scales), x)
 
 
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b of 8-bit integers: exact in float64, whose product is fast."""
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+
+
 def layer_norm(operation: LayerNorm, x: np.ndarray) -> np.ndarray:
-    scalars = [
-        numerics.moments_scalar(int(row.sum()), int((row * row).sum()), len(row), operation.gain)
-        for row in x
-    ]
-    multiplier, shift, bias = np.array(scalars, np.int64).T[:, :, None]
-    value = saturate(numerics.scale_sum(x, multiplier, shift, bias))
+    total, squares = x.sum(axis=1, keepdims=True), (x * x).sum(axis=1, keepdims=True)
+    scalar = moments_scalar(total, squares, x.shape[1], operation.gain)
+    value = saturate(numerics.scale_sum(x, *scalar))
     return saturate(saturate(numerics.amplify(value, operation.factor)) + operation.offset)
 
 
 def attention(o: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
     limit, tokens = numerics.WEIGHT_LEVELS[8], len(query)
-    q, k, v = (columns(x).reshape(tokens, o.heads, o.head_size) for x in (query, key, value))
+    q, k, v = (
+        columns(x).reshape(tokens, o.heads, o.head_size).swapaxes(0, 1) for x in (query, key, value)
+    )
     k, v = k.clip(-limit, limit), v.clip(-limit, limit)
-    scores = numerics.scale_sum(np.einsum("ihd,jhd->hij", q, k), o.multiplier, o.shift, 0)
+    scores = numerics.scale_sum(product(q, k.swapaxes(1, 2)), o.multiplier, o.shift, 0)
     scores, exp = saturate(scores), entries("exp", 0, 0)
-    result = np.zeros_like(v)
-    for head in range(o.heads):
-        for i in range(tokens):
-            seen = i + 1 if o.causal else tokens
-            s = scores[head, i, :seen]
-            scalar = numerics.maximum_scalar(int(s.max()), SCORE_GAIN)
-            e = columns(look_up(exp, saturate(numerics.scale_sum(s, *scalar))))
-            divide = numerics.mass_scalar(int(e.sum()), o.gain)
-            result[i, head] = saturate(numerics.scale_sum(e @ v[:seen, head], *divide))
-    return result.reshape(tokens, -1)
+    seen = np.tri(tokens, dtype=bool) if o.causal else np.ones((tokens, tokens), bool)
+    largest = np.where(seen, scores, numerics.VALUE_MIN).max(axis=2, keepdims=True)
+    distance = saturate(numerics.scale_sum(scores, *maximum_scalar(largest, SCORE_GAIN)))
+    e = np.where(seen, columns(look_up(exp, np.minimum(distance, 0))), 0)
+    divide = mass_scalar(e.sum(axis=2, keepdims=True), o.gain)
+    result = saturate(numerics.scale_sum(product(e, v), *divide, 0))
+    return result.swapaxes(0, 1).reshape(tokens, -1)
+
+
+# The scalars of `numerics`, which are made of Python's integers, for arrays; tests hold them equal.
+
+
+def maximum_scalar(maximum: np.ndarray, gain: int) -> tuple[int, int, np.ndarray]:
+    multiplier, shift, _ = numerics.maximum_scalar(0, gain)
+    bias = -(maximum << (numerics.GUARD_BITS + gain))
+    return multiplier, shift, bias.clip(*numerics.SCALAR_BIAS)
+
+
+def mass_scalar(mass: np.ndarray, gain: int) -> tuple[np.ndarray, np.ndarray]:
+    one = 1 << (numerics.SHIFTS[-1] + numerics.COLUMN_SHIFT + gain)
+    return narrow_scale(one // np.maximum(mass, 1))
+
+
+def moments_scalar(
+    total: np.ndarray, squares: np.ndarray, count: int, gain: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    spread = count * squares - total * total + count * count
+    root = square_root(spread << (2 * numerics.NORM_BITS))
+    bits = gain + numerics.NORM_BITS
+    multiplier, shift = narrow_scale((count << (numerics.SHIFTS[-1] + bits)) // root)
+    offset = (np.abs(total) << (numerics.GUARD_BITS + bits)) // root
+    return multiplier, shift, (-np.sign(total) * offset).clip(*numerics.SCALAR_BIAS)
+
+
+def square_root(value: np.ndarray) -> np.ndarray:
+    """The root of int64 values below 2^62, rounded down."""
+    root = np.sqrt(value.astype(np.float64)).astype(np.int64)
+    root -= root * root > value
+    return root + ((root + 1) * (root + 1) <= value)
+
+
+def narrow_scale(quotient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    limit = 1 << numerics.MULTIPLIER_BITS
+    multiplier = np.full_like(quotient, limit - 1)
+    shift = np.full_like(quotient, numerics.SHIFTS[0])
+    for candidate in numerics.SHIFTS:
+        narrowed = quotient >> (numerics.SHIFTS[-1] - candidate)
+        fits = narrowed < limit
+        multiplier, shift = np.where(fits, narrowed, multiplier), np.where(fits, candidate, shift)
+    return multiplier, shift
