@@ -144,8 +144,9 @@ class Body:
             ):
                 items.append(self._moments(chain, parity))
             return items + self._vectors(chain, parity, ahead, 0, elements, None)
-        items = [self._product(chain, block, parity) for block in chain.blocks]
+        items = []
         for block in chain.blocks:
+            items.append(self._product(chain, block, parity))
             items += self._vectors(chain, parity, ahead, block.first, block.end, block)
         return items
 

@@ -268,7 +268,9 @@ class TokenPass:
             source = self.context.blocks.written(norm.input)
             maker = next((c for c in self.chains if c.output is source), None)
             whole = self.context.shape(source).elements == source.width
-            if maker is not None and whole and len(maker.blocks) <= 1 and maker.norm is None:
+            if maker is None or isinstance(maker.head, Input | LayerNorm):
+                continue
+            if whole and len(maker.blocks) <= 1 and maker.norm is None:
                 maker.norm = chain.indices[0]
 
     def check(self) -> None:
