@@ -17,6 +17,7 @@ from espalier.spec.memory import ENTRY, QUAD_BITS, Memory
 
 BEAT_BITS = 8 * BEAT_BYTES
 ITEM_BITS = 8 * ITEM_BYTES
+ITEMS_PER_BEAT = BEAT_BYTES // ITEM_BYTES
 MEMORY_BITS = isa.LAYOUTS[isa.Opcode.LOAD].fields[1 + len(isa.UNITS)].width
 ADDRESS_BITS = 32
 
@@ -39,10 +40,23 @@ PRODUCT_COMMAND = struct(isa.LAYOUTS[isa.Opcode.PRODUCT], skip=_ISSUE_FIELDS)
 """Own fields of a PRODUCT."""
 VECTOR_COMMAND = struct(isa.LAYOUTS[isa.Opcode.VECTOR], skip=(*_ISSUE_FIELDS, "register"))
 """Own fields of a VECTOR; the DDR address goes to the store unit."""
+EXPAND_FIELDS = ("most", "heads", "groups", "slot", "slots")
 LOAD_COMMAND = data.StructLayout(
-    {"memory": MEMORY_BITS, "address": 16, "count": 16, "ddr": ADDRESS_BITS}
+    {
+        "memory": MEMORY_BITS,
+        "address": 16,
+        "count": 16,
+        "ddr": ADDRESS_BITS,
+        "expand": 1,
+        **{
+            f.name: f.width
+            for f in isa.LAYOUTS[isa.Opcode.EXPAND].fields
+            if f.name in EXPAND_FIELDS
+        },
+    }
 )
-"""A LOAD with its DDR address (window offset) computed."""
+"""A LOAD with its DDR address (window offset) computed; or (`expand`) an EXPAND: `memory` is its
+kind, `count` the number of tokens, and the fields behind are its own."""
 KIND_BITS = max(isa.Store).bit_length()
 STORE_COMMAND = data.StructLayout({"ddr": ADDRESS_BITS, "chunks": 9, "kind": KIND_BITS})
 """The DDR half of a VECTOR with a store; `kind` is of `isa.Store`."""

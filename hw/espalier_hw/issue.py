@@ -8,20 +8,37 @@ from espalier.spec import isa
 from espalier.spec.isa import Opcode, Store
 from espalier.spec.memory import Memory
 
-from .interfaces import LOAD_COMMAND, PRODUCT_COMMAND, STORE_COMMAND, VECTOR_COMMAND, struct
+from .interfaces import (
+    EXPAND_FIELDS,
+    LOAD_COMMAND,
+    PRODUCT_COMMAND,
+    STORE_COMMAND,
+    VECTOR_COMMAND,
+    struct,
+)
 from .loop_stack import PC_BITS, LoopStack
 from .register_file import RegisterFile, RegisterPort
 from .scoreboard import FLAGS, WAITS, Scoreboard
 
 LAYOUTS = {opcode: struct(layout) for opcode, layout in isa.LAYOUTS.items()}
+assert all(
+    LAYOUTS[Opcode.LOAD][load].offset == LAYOUTS[Opcode.EXPAND][expand].offset
+    for load, expand in (("memory", "kind"), ("address", "address"), ("offset", "offset"))
+), "an EXPAND's command is taken from where a LOAD's is"
 OPCODE_BITS = isa.LAYOUTS[Opcode.HALT].fields[0].width
 REGISTER_READ = {
     Opcode.SET: "source",
     Opcode.LOOP: "register",
     Opcode.LOAD: "register",
     Opcode.VECTOR: "register",
+    Opcode.EXPAND: "tokens",
 }
-SIZE = {Opcode.LOAD: "count", Opcode.PRODUCT: "groups", Opcode.VECTOR: "count"}
+SIZES = {
+    Opcode.LOAD: ("count",),
+    Opcode.PRODUCT: ("groups",),
+    Opcode.VECTOR: ("count",),
+    Opcode.EXPAND: ("most", "heads", "groups", "slots"),
+}
 """Fields that must not be 0: a unit asked for nothing would not finish."""
 
 
@@ -119,6 +136,8 @@ class Issue(Component):
                 m.d.comb += [loops.end.eq(go), self.done.eq(go), self.branch.eq(loops.again)]
             with m.Case(Opcode.LOAD):
                 self._load(m, go, words[Opcode.LOAD], registers, board)
+            with m.Case(Opcode.EXPAND):
+                self._expand(m, go, words[Opcode.EXPAND], registers, board)
             with m.Case(Opcode.PRODUCT):
                 engine = self.commands.engine
                 m.d.comb += [engine.valid.eq(go), self.done.eq(go & engine.ready)]
@@ -136,10 +155,14 @@ class Issue(Component):
                 with m.Case(opcode):
                     if opcode in REGISTER_READ:
                         m.d.comb += registers.read.eq(words[opcode][REGISTER_READ[opcode]])
-                    if opcode in SIZE:
-                        m.d.comb += unfit.eq(words[opcode][SIZE[opcode]] == 0)
+                    if opcode in SIZES:
+                        m.d.comb += unfit.eq(
+                            Cat(words[opcode][name] == 0 for name in SIZES[opcode]).any()
+                        )
                     else:
                         m.d.comb += unfit.eq(loops.empty if opcode is Opcode.END else 0)
+        with m.If(self.execute & (loop.opcode == Opcode.EXPAND)):
+            m.d.comb += registers.read.eq(words[Opcode.EXPAND].register)
         with m.If(self.decode):
             m.d.sync += wrong.eq(unfit)
             with m.If(loop.opcode == Opcode.LOOP):
@@ -149,12 +172,15 @@ class Issue(Component):
 
     def _payloads(self, m, words, value):
         load, vector = words[Opcode.LOAD], words[Opcode.VECTOR]
+        expand = words[Opcode.EXPAND]
         to_load, to_store = self.commands.load.payload, self.commands.store.payload
         m.d.comb += [
             to_load.memory.eq(load.memory),
             to_load.address.eq(load.address),
             to_load.count.eq(load.count),
             to_load.ddr.eq(value + load.offset),
+            to_load.expand.eq(expand.opcode == Opcode.EXPAND),
+            *(to_load[name].eq(expand[name]) for name in EXPAND_FIELDS),
             to_store.ddr.eq(value),
             to_store.chunks.eq(vector.count),
             to_store.kind.eq(vector.store),
@@ -203,6 +229,26 @@ class Issue(Component):
             registers.value.eq(registers.data + word.increment),
         ]
 
+    def _expand(self, m, go, word, registers, board):
+        """The number of tokens is read first, in the cycle of decoding, and the address after it;
+        `memory`, `address` and `offset` lie where a LOAD has them."""
+        load = self.commands.load
+        tokens = Signal.like(word.most)
+        counted = Signal()
+        low, high = registers.data[: len(tokens)], registers.data[len(tokens) :]
+        m.d.sync += counted.eq(self.execute & ~self.done)
+        with m.If(~counted):
+            m.d.sync += tokens.eq(Mux(high.any() | (low > word.most), word.most, low))
+            with m.If(registers.data == 0):
+                m.d.sync += tokens.eq(1)
+        go = go & counted
+        m.d.comb += [
+            load.payload.count.eq(tokens),
+            load.valid.eq(go),
+            self.done.eq(go & load.ready),
+            board.issued.load.eq(self.done),
+        ]
+
     def _vector(self, m, go, word, sent, board):
         """`sent` remembers which of the two units has the command already."""
         vector, store = self.commands.vector, self.commands.store
@@ -221,6 +267,7 @@ class Issue(Component):
         load = self.commands.load
         m.d.comb += [
             load.valid.eq(1),
+            load.payload.expand.eq(0),
             load.payload.memory.eq(Memory.PROGRAM),
             load.payload.address.eq(0),
             load.payload.count.eq(self.length),

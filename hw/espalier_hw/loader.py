@@ -13,9 +13,12 @@ from espalier.spec.registers import Fault
 
 from .buffer import Buffer
 from .bursts import IN_FLIGHT, BurstPlanner, FaultReport
+from .datapath import data_output
+from .expander import Expander
 from .interfaces import (
     ADDRESS_BITS,
     BEAT_BITS,
+    ITEMS_PER_BEAT,
     LOAD_COMMAND,
     Axi4,
     ProgramWrite,
@@ -23,6 +26,7 @@ from .interfaces import (
     items,
 )
 from .queues import Queue
+from .transposer import row_padding
 from .unpacker import PER_ARRAY, Unpacker, unit_bits, unpack_layout
 
 BUFFER_BEATS = 128
@@ -43,12 +47,13 @@ class ReadPort(Signature):
 
 
 class Loader(Component):
-    """Executes LOADs: bursts ahead, beats through a buffer, writes in order.
+    """Executes LOADs and EXPANDs: bursts ahead, beats through a buffer, writes in order.
 
     A burst is issued only when the buffer has room for all of it, so read data are never refused
     for long; up to `IN_FLIGHT` bursts hide the memory's latency, over the borders of LOADs too.
     Sustained: one beat a cycle for weights and instructions, half a beat a cycle for items. A
-    LOAD's `completed` pulses the cycle after its last write has been taken by the memory.
+    LOAD's `completed` pulses the cycle after its last write has been taken by the memory. An EXPAND
+    is written when all LOADs before it are done, and the bursts after its own wait for its end.
 
     A burst outside the window, or answered by an error, raises `fault`, which stays until reset.
     While `stop` is 1 no further burst is issued and arriving data are thrown away; `idle` says
@@ -56,7 +61,7 @@ class Loader(Component):
 
     Members
     -------
-    bus: read half of the AXI4 port. commands, completed: LOADs in, one pulse each when done.
+    bus: read half of the AXI4 port. commands, completed: in, one pulse each when done.
     weights, items, program: the writes. read_beat: event, one beat came in.
     """
 
@@ -81,69 +86,129 @@ class Loader(Component):
 
     def elaborate(self, platform):
         m = Module()
-        packings = (1, 2, self._config.quads_per_beat)
+        packings = (1, ITEMS_PER_BEAT, self._config.quads_per_beat)
         m.submodules.queue = queue = Queue(LOAD_COMMAND, QUEUE_DEPTH)
         m.submodules.planner = planner = BurstPlanner(unit_bits(self._config), packings)
         m.submodules.plans = plans = Queue(unpack_layout(self._config), QUEUE_DEPTH)
         m.submodules.buffer = buffer = Queue(BEAT_BITS, BUFFER_BEATS, block=True)
         m.submodules.unpacker = unpacker = Unpacker(self._config)
+        m.submodules.expander = expander = Expander(self._config)
         # block RAM far from where `ready` is made: the way back ends here
         m.submodules.beats = beats = Buffer(BEAT_BITS)
         connect(m, flipped(self.commands), queue.input)
         connect(m, plans.output, unpacker.plans)
         connect(m, buffer.output, beats.input)
-        connect(m, beats.output, unpacker.beats)
-        connect(m, unpacker.weights, flipped(self.weights))
         connect(m, unpacker.items, flipped(self.items))
         connect(m, unpacker.program, flipped(self.program))
         m.d.comb += [
             planner.window_base.eq(self.window_base),
             planner.window_size.eq(self.window_size),
-            self.completed.eq(unpacker.completed),
         ]
-        self._request(m, queue.output, planner.requests, plans.input)
+        self._request(m, queue.output, planner.requests, plans.input, expander, unpacker.idle)
+        self._write(m, beats.output, unpacker, expander)
         self._read(m, planner, buffer)
         return m
 
-    def _request(self, m, commands, requests, plans):
-        """One LOAD becomes one plan for the unpacker and one run of beats, or one run per array."""
+    def _request(self, m, commands, requests, plans, expander, unpacked):
+        """One LOAD becomes one plan for the unpacker and one run of beats, or one run per array; an
+        EXPAND one run per token, while the expander has it."""
         command = commands.payload
         units = Signal(unit_bits(self._config))
-        array = Signal(range(max(self._config.arrays, 2)))
+        runs = Signal.like(command.most)
+        follow = Signal()
         per_array = Cat(command.memory == memory for memory in PER_ARRAY).any()
-        last = ~per_array | (array == self._config.arrays - 1)
-        m.d.sync += units.eq(command.count)
-        m.d.comb += requests.payload.packing.eq(2)
-        with m.Switch(command.memory):
-            with m.Case(Memory.WEIGHTS):
-                m.d.sync += units.eq(command.count * (self._config.lanes // 4))
-                m.d.comb += requests.payload.packing.eq(self._config.quads_per_beat)
-            with m.Case(Memory.PROGRAM):
-                m.d.comb += requests.payload.packing.eq(1)
-        m.d.comb += [
-            plans.payload.memory.eq(command.memory),
-            plans.payload.address.eq(command.address),
-            plans.payload.units.eq(units),
-            requests.payload.follow.eq(array.any()),
-            requests.payload.ddr.eq(command.ddr),
-            requests.payload.units.eq(units),
-        ]
+        self._payloads(m, command, units, requests.payload, plans.payload, expander)
+        m.d.comb += requests.payload.follow.eq(follow)
         with m.FSM():
             with m.State("COUNT"):
+                m.d.sync += [units.eq(command.count), runs.eq(1), follow.eq(0)]
+                with m.If(command.memory == Memory.WEIGHTS):
+                    m.d.sync += units.eq(command.count * (self._config.lanes // 4))
+                with m.If(per_array):
+                    m.d.sync += runs.eq(self._config.arrays)
+                with m.If(command.expand):
+                    m.d.sync += [units.eq(-1), runs.eq(command.heads)]
                 with m.If(commands.valid):
                     m.next = "PLAN"
+                    with m.If(command.expand):
+                        m.next = "ROW"
             with m.State("PLAN"):
                 m.d.comb += plans.valid.eq(1)
                 with m.If(plans.ready):
                     m.next = "REQUEST"
+            with m.State("ROW"):
+                m.d.sync += [units.eq(units + command.groups), runs.eq(runs - 1)]
+                with m.If(runs == 1):
+                    m.d.sync += runs.eq(command.count)
+                    m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += requests.valid.eq(1)
+                m.d.comb += [
+                    requests.valid.eq(1),
+                    expander.commands.valid.eq(command.expand & unpacked),
+                ]
                 with m.If(requests.ready):
-                    m.d.sync += array.eq(array + 1)
-                    with m.If(last):
-                        m.d.comb += commands.ready.eq(1)
-                        m.d.sync += array.eq(0)
-                        m.next = "COUNT"
+                    m.d.sync += [runs.eq(runs - 1), follow.eq(1)]
+                    with m.If(runs == 1):
+                        m.next = "EXPAND"
+                        with m.If(~command.expand):
+                            m.d.comb += commands.ready.eq(1)
+                            m.next = "COUNT"
+            with m.State("EXPAND"):
+                m.d.comb += [
+                    expander.commands.valid.eq(unpacked),
+                    commands.ready.eq(expander.commands.ready),
+                ]
+                with m.If(commands.ready):
+                    m.next = "COUNT"
+
+    def _payloads(self, m, command, units, request, plan, expander):
+        """What planner, unpacker and expander are told. `units` of an EXPAND is the number of a
+        row's last group; behind it the row goes on to the end of its chunk."""
+        m.d.comb += [
+            request.ddr.eq(command.ddr),
+            request.units.eq(units),
+            request.packing.eq(ITEMS_PER_BEAT),
+            plan.memory.eq(command.memory),
+            plan.address.eq(command.address),
+            plan.units.eq(units),
+            expander.commands.payload.eq(command),
+            expander.last_group.eq(units),
+        ]
+        with m.If(command.expand):
+            m.d.comb += request.units.eq(units | row_padding(self._config))
+        with m.Else():
+            with m.Switch(command.memory):
+                with m.Case(Memory.WEIGHTS):
+                    m.d.comb += request.packing.eq(self._config.quads_per_beat)
+                with m.Case(Memory.PROGRAM):
+                    m.d.comb += request.packing.eq(1)
+
+    def _write(self, m, beats, unpacker, expander):
+        """Beats go to the one that is at work; both write weights through one register."""
+        weights = {
+            name: data_output(m, getattr(self.weights, name), f"weights_{name}")
+            for name in ("array", "address", "first", "count", "quads")
+        }
+        expanding = expander.weights.valid
+        expanded = Signal()
+        m.d.comb += [
+            unpacker.beats.payload.eq(beats.payload),
+            expander.beats.payload.eq(beats.payload),
+            unpacker.beats.valid.eq(beats.valid),  # takes none but those of its plans
+            expander.beats.valid.eq(beats.valid & expander.commands.valid),
+            beats.ready.eq(unpacker.beats.ready | expander.beats.ready),
+            self.completed.eq(unpacker.completed | expanded),
+        ]
+        m.d.sync += [
+            expanded.eq(expander.commands.valid & expander.commands.ready),
+            self.weights.valid.eq(unpacker.weights.valid | expanding),
+        ]
+        for name, register in weights.items():
+            own, other = getattr(unpacker.weights, name), getattr(expander.weights, name)
+            m.d.sync += register.eq(Mux(expanding, other, own))
+            if name == "quads":  # no more than an item's are ever another's
+                for i in range(self._config.group // 4, self._config.quads_per_beat):
+                    m.d.sync += register[i].eq(own[i])
 
     def _read(self, m, planner, buffer):
         """Address and data channels, the room that was promised, and faults."""

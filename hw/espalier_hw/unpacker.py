@@ -33,14 +33,15 @@ def unpack_layout(config: Config) -> data.StructLayout:
 class Unpacker(Component):
     """Turns beats into writes, in the order of `spec.memory`.
 
-    Weights and instructions go out at one beat a cycle, a cycle after it, items at one a cycle (two
-    a beat), two cycles after it: `items.ready` ends at a buffer. `completed` pulses the cycle after
-    the last write was taken.
+    Instructions go out at one beat a cycle, a cycle after it, items at one a cycle (two a beat),
+    two cycles after it: `items.ready` ends at a buffer. Weights go out at one beat a cycle, in its
+    cycle: their register is the loader's. `completed` pulses two cycles after the last beat, or the
+    cycle after the last item was taken.
 
     Members
     -------
     plans: LOADs, one at a time. beats: their data in order.
-    weights, program: strobes. items: stream.
+    weights, program: strobes. items: stream. idle: no LOAD is under way or waits.
     """
 
     def __init__(self, config: Config):
@@ -53,6 +54,7 @@ class Unpacker(Component):
                 "items": Out(items(config)),
                 "program": Out(ProgramWrite()),
                 "completed": Out(1),
+                "idle": Out(1),
             }
         )
 
@@ -74,7 +76,7 @@ class Unpacker(Component):
         segment_end = left <= taken
         last_array = array == self._config.arrays - 1
         per_array = Cat(plan.memory == memory for memory in PER_ARRAY).any()
-        m.d.comb += self.plans.ready.eq(idle)
+        m.d.comb += [self.plans.ready.eq(idle), self.idle.eq(idle & ~self.plans.valid)]
         with m.If(self.plans.valid & idle):
             m.d.sync += [
                 plan.eq(self.plans.payload),
@@ -134,18 +136,15 @@ class Unpacker(Component):
         valid = Signal(name="item_valid")
         m.d.comb += items.valid.eq(valid)
         item = data_output(m, items.payload, "item")
-        weights = {
-            name: data_output(m, getattr(self.weights, name), f"weights_{name}")
-            for name in ("array", "address", "first", "count", "quads")
-        }
         m.d.comb += taken.eq(1)
+        m.d.comb += [
+            self.weights.array.eq(array),
+            self.weights.address.eq(address),
+            self.weights.first.eq(first),
+            self.weights.count.eq(taken),
+            Value.cast(self.weights.quads).eq(beat[: per_beat * QUAD_BITS]),
+        ]
         m.d.sync += [
-            self.weights.valid.eq(0),
-            weights["array"].eq(array),
-            weights["address"].eq(address),
-            weights["first"].eq(first),
-            weights["count"].eq(taken),
-            Value.cast(weights["quads"]).eq(beat[: per_beat * QUAD_BITS]),
             self.program.valid.eq(0),
             data_output(m, self.program.address, "program_address").eq(address),
             data_output(m, self.program.data, "program_data").eq(beat),
@@ -158,8 +157,8 @@ class Unpacker(Component):
                     taken.eq(Mux(left < per_beat, left, per_beat)),
                     step.eq(available),
                     self.beats.ready.eq(running),
+                    self.weights.valid.eq(available),
                 ]
-                m.d.sync += self.weights.valid.eq(available)
             with m.Case(Memory.PROGRAM):
                 m.d.comb += [step.eq(available), self.beats.ready.eq(running)]
                 m.d.sync += self.program.valid.eq(available)

@@ -14,6 +14,7 @@ from espalier.spec import isa
 from espalier.spec.config import TINY
 from espalier.spec.isa import NO_WAIT, UNITS, Instruction, Opcode, Store
 from espalier.spec.memory import Memory
+from espalier_hw.issue import Issue
 from espalier_hw.sequencer import Sequencer
 
 MASK = 0xFFFFFFFF
@@ -56,7 +57,15 @@ def meaning(program, registers, entry=0):
             case Opcode.LOAD:
                 ddr = (r[f["register"]] + f["offset"]) & MASK
                 r[f["register"]] = (r[f["register"]] + f["increment"]) & MASK
-                issued.append(("load", {**f, "ddr": ddr}, pc))
+                issued.append(("load", {**f, "ddr": ddr, "expand": 0}, pc))
+            case Opcode.EXPAND:
+                own = {
+                    "memory": f["kind"],
+                    "count": min(max(r[f["tokens"]], 1), f["most"]),
+                    "ddr": (r[f["register"]] + f["offset"]) & MASK,
+                    "expand": 1,
+                }
+                issued.append(("load", {**f, **own}, pc))
             case Opcode.PRODUCT:
                 issued.append(("engine", f, pc))
             case Opcode.VECTOR:
@@ -183,7 +192,10 @@ def random_program(rng):
     def block(depth):
         for _ in range(rng.randint(1, 4)):
             kind = rng.choice(
-                ["set", "load", "product", "vector", "vector", "loop" if depth < 4 else "set"]
+                [
+                    *("set", "load", "expand", "product", "vector", "vector"),
+                    "loop" if depth < 4 else "set",
+                ]
             )
             number = rng.randrange(15)
             if kind == "set":
@@ -208,6 +220,21 @@ def random_program(rng):
                         register=number,
                         offset=rng.getrandbits(32),
                         increment=rng.randint(-4096, 4096),
+                    )
+                )
+            elif kind == "expand":
+                program.append(
+                    i(
+                        Opcode.EXPAND,
+                        **waits(),
+                        kind=rng.randrange(2),
+                        address=rng.randrange(64),
+                        register=number,
+                        offset=rng.getrandbits(32),
+                        tokens=rng.choice((number, 14, 15)),
+                        most=rng.choice((1, rng.randint(1, 100), 4095)),
+                        **{name: rng.randint(1, 31) for name in ("heads", "groups", "slots")},
+                        slot=rng.randrange(32),
                     )
                 )
             elif kind == "product":
@@ -254,12 +281,13 @@ def random_program(rng):
 def test_random_programs_in_order_and_with_waits(seed):
     rng = random.Random(seed)
     program = random_program(rng)
-    registers = [rng.getrandbits(32) for _ in range(15)] + [rng.randint(0, 2)]
+    registers = [rng.getrandbits(32) for _ in range(14)] + [rng.randint(0, 99), rng.randint(0, 2)]
     expected, after, executed = meaning(program, registers)
     units, result = run(program, registers, seed)
     taken = in_order(units.taken, expected)
     assert [(unit, payload) for unit, payload, _ in taken] == [
-        (unit, {name: fields[name] for name in payload})
+        # what only an EXPAND has may be anything in a LOAD
+        (unit, {name: fields.get(name, value) for name, value in payload.items()})
         for (unit, fields, _), (_, payload, _) in zip(expected, taken, strict=True)
     ]
     for (unit, _, outstanding), (_, _, pc) in zip(taken, expected, strict=True):
@@ -315,6 +343,13 @@ def test_a_vector_with_a_store_waits_for_both_queues():
 
 
 LOOP = i(Opcode.LOOP, count=1, end=20)
+EXPAND_SIZES = ("most", "heads", "groups", "slots")
+
+
+def expand(**fields):
+    return i(Opcode.EXPAND, **{**dict.fromkeys(EXPAND_SIZES, 1), **fields})
+
+
 ILLEGAL = {
     "opcode 0": ([i(Opcode.SET), 0], 1),
     "opcode 15": ([15], 0),
@@ -329,7 +364,28 @@ ILLEGAL = {
     "LOAD of nothing": ([i(Opcode.LOAD, memory=4), HALT], 0),
     "PRODUCT of nothing": ([i(Opcode.PRODUCT), HALT], 0),
     "VECTOR of nothing": ([i(Opcode.VECTOR), HALT], 0),
+    **{f"EXPAND of no {name}": ([expand(**{name: 0}), HALT], 0) for name in EXPAND_SIZES},
 }
+
+
+def test_an_expand_takes_one_cycle_more_than_a_load():
+    """Two registers are read, one after the other."""
+    _, load = instant([i(Opcode.LOAD, memory=1, count=1), HALT])
+    units, result = instant([expand(most=9), HALT])
+    assert result["cycles"] == load["cycles"] + 1
+    assert [payload["count"] for _, payload, _ in units.taken] == [1]
+
+
+def test_loading_a_program_over_an_expand_is_no_expand():
+    """The word at hand when a run begins is left over from the one before."""
+    dut = Issue(TINY.vector_lanes)
+
+    async def bench(ctx):
+        ctx.set(dut.word, expand(most=3).encode())
+        ctx.set(dut.preload, 1)
+        assert ctx.get(dut.commands.load.valid) and not ctx.get(dut.commands.load.payload.expand)
+
+    simulate(dut, bench)
 
 
 @pytest.mark.parametrize("case", ILLEGAL)

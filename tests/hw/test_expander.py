@@ -1,0 +1,261 @@
+"""EXPANDs, in the loader, against what the reference machine's memories hold afterwards."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from axi_model import AxiMemory, pulses, send, simulate
+
+from espalier.spec import isa
+from espalier.spec.config import DE1_SOC, SMALL, TINY
+from espalier.spec.isa import Expand, Instruction, Opcode
+from espalier.spec.memory import ENTRY, Memory, beats
+from espalier.spec.registers import Fault
+from espalier_hw.loader import Loader
+from espalier_sim.reference.memories import Memories
+
+BASE = 0x3000_0000
+SIZE = 1 << 16
+ODD = replace(DE1_SOC, name="ODD", arrays=3, lanes=24, vector_lanes=8, group=4)
+"""Sizes that are no powers of two."""
+WIDE = replace(DE1_SOC, name="WIDE", arrays=4, vector_lanes=32, group=8)
+"""Chunks of two beats of column inputs: rows that end with unused beats."""
+CONFIGS = {c.name: c for c in (TINY, SMALL, DE1_SOC, ODD, WIDE)}
+UNWRITTEN = 99
+ENTRY_BITS = sum(f.width for f in ENTRY.fields)
+
+
+def random_fields(config, rng, most_writes=3000):
+    """The fields of an EXPAND that fits, and its tokens."""
+    while True:
+        f = {
+            "kind": rng.choice(list(Expand)),
+            "address": rng.randrange(config.weight_depth),
+            "most": rng.choice((rng.randint(1, 12), rng.randint(1, 4 * config.lanes + 3))),
+            "heads": rng.randint(1, 4),
+            "groups": rng.randint(1, 9),
+            "slot": rng.randrange(32),
+            "slots": rng.randint(1, 6),
+        }
+        tokens = rng.choice((f["most"], rng.randint(1, f["most"])))
+        if isa.expand_words(f, config, tokens) * config.arrays * config.lanes > 4 * most_writes:
+            continue
+        try:
+            fields = {"register": 0, "offset": 0, "tokens": 1, **f}
+            isa.check(Instruction(Opcode.EXPAND, fields), config)
+        except ValueError:
+            continue
+        return f, tokens
+
+
+def command(f, tokens, ddr):
+    """LOAD_COMMAND of an EXPAND."""
+    own = {name: value for name, value in f.items() if name != "kind"}
+    return {**own, "memory": f["kind"], "count": tokens, "ddr": ddr, "expand": 1}
+
+
+def blank(config):
+    """Memories in which nothing is written yet."""
+    memories = Memories(config)
+    memories.digits[:] = UNWRITTEN
+    memories.entry_slots[:] = UNWRITTEN
+    return memories
+
+
+def row_data(rng, size):
+    """Column inputs, and bytes at the limits."""
+    return bytes(
+        rng.choice((rng.randrange(256), 0x80, 0x88, 0x89, 0x77, 0x78)) for _ in range(size)
+    )
+
+
+class Bench:
+    """Sends commands, keeps what is written as a `Memories` would."""
+
+    def __init__(self, config, seed, stall, size=SIZE):
+        self.config, self.rng, self.stall, self.size = config, random.Random(seed), stall, size
+        self.dut = Loader(config)
+        self.memory = AxiMemory(self.rng, BASE, SIZE, stall)
+        self.memory.data[:] = row_data(self.rng, SIZE)
+        self.written, self.counts = blank(config), {}
+        self.cycles = []
+
+    async def weights(self, ctx):
+        w, cycle = self.dut.weights, 0
+        ports = (w.valid, w.array, w.address, w.first, w.count, w.quads)
+        async for *_, valid, array, address, first, count, quads in ctx.tick().sample(*ports):
+            cycle += 1
+            if not valid:
+                continue
+            self.cycles.append(cycle)
+            for i in range(count):
+                word, quad = divmod(
+                    address * (self.config.lanes // 4) + first + i, self.config.lanes // 4
+                )
+                self._quad(array, word, quad, quads[i])
+
+    def _quad(self, array, word, quad, value):
+        for i in range(4):
+            entry = ENTRY.unpack(value >> (ENTRY.width * i) & ((1 << ENTRY_BITS) - 1))
+            self.written.digits[array, word, 4 * quad + i] = entry["digit"]
+            self.written.entry_slots[array, word, 4 * quad + i] = entry["slot"]
+
+    def run(self, commands):
+        """Until all are completed, or a fault is up; returns the fault."""
+        dut, fault = self.dut, []
+
+        async def bench(ctx):
+            ctx.set(dut.window_base, BASE)
+            ctx.set(dut.window_size, self.size)
+            ctx.set(dut.items.ready, 1)
+            for payload in commands:
+                await send(ctx, dut.commands, payload, self.rng, self.stall)
+            while self.counts["completed"] < len(commands) and not ctx.get(dut.fault.valid):
+                await ctx.tick()
+            fault.extend(ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address"))
+            await ctx.tick().repeat(10)
+
+        simulate(
+            dut,
+            bench,
+            self.weights,
+            self.memory.read_channel(dut.bus),
+            pulses(dut.completed, self.counts, "completed"),
+            pulses(dut.read_beat, self.counts, "beats"),
+            cycles=60_000,
+        )
+        return fault
+
+    def expected(self, expands):
+        """(memories, beats read) of EXPANDs (fields, tokens, DDR offset)."""
+        memories, beats = blank(self.config), 0
+        for f, tokens, ddr in expands:
+            size = isa.expand_row_bytes(f, self.config)
+            rows = np.frombuffer(self.memory.data, np.uint8, tokens * size, ddr)
+            memories.expand(f, rows.reshape(tokens, size).copy())
+            beats += tokens * size // 16
+        return memories, beats
+
+    def check(self, expands):
+        memories, beats = self.expected(expands)
+        assert (self.written.digits == memories.digits).all()
+        assert (self.written.entry_slots == memories.entry_slots).all()
+        assert self.counts["beats"] == beats
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_are_those_of_the_reference(name, seed):
+    config, rng = CONFIGS[name], random.Random(100 + seed)
+    bench = Bench(config, seed, stall=(0.0, 0.0, 0.4, 0.7)[seed])
+    expands = []
+    for _ in range(4):
+        f, tokens = random_fields(config, rng)
+        size = tokens * isa.expand_row_bytes(f, config)
+        expands.append((f, tokens, rng.randrange(0, SIZE - size, 16)))
+    assert bench.run([command(*expand) for expand in expands])[0] == 0
+    assert bench.counts["completed"] == len(expands)
+    bench.check(expands)
+
+
+def loads_around(rng, expands):
+    """EXPANDs among LOADs of items and of weights that lie elsewhere."""
+    commands = []
+    for expand in expands:
+        for memory, count in ((Memory.VECTOR, rng.randint(1, 20)), (Memory.WEIGHTS, 1)):
+            if rng.random() < 0.7:
+                load = {
+                    "memory": memory,
+                    "address": 0,
+                    "count": count,
+                    "ddr": 16 * rng.randrange(99),
+                }
+                commands.append(load)
+        commands.append(command(*expand))
+    return commands
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_loads_and_expands_keep_their_order(seed):
+    """The EXPAND behind a LOAD of the same weights wins, and each reads its own beats."""
+    rng = random.Random(seed)
+    bench = Bench(SMALL, seed, stall=(0.0, 0.3, 0.6)[seed])
+    expands = []
+    for _ in range(4):
+        f, tokens = random_fields(SMALL, rng, most_writes=1000)
+        expands.append(({**f, "address": 0}, tokens, 16 * rng.randrange(500)))
+    commands = loads_around(rng, expands)
+    commands += [command(*expands[0])]
+    assert bench.run(commands)[0] == 0
+    assert bench.counts["completed"] == len(commands)
+    memories, expanded = blank(SMALL), 0
+    for payload in commands:
+        expand = next((e for e in expands if command(*e) == payload), None)
+        if expand is None:
+            memory, count, ddr = Memory(payload["memory"]), payload["count"], payload["ddr"]
+            n = beats(SMALL, memory, count)
+            memories.load(memory, 0, count, bytes(bench.memory.data[ddr : ddr + 16 * n]))
+        else:
+            f, tokens, ddr = expand
+            size = isa.expand_row_bytes(f, SMALL)
+            n = tokens * size // 16
+            rows = np.frombuffer(bench.memory.data, np.uint8, tokens * size, ddr)
+            memories.expand(f, rows.reshape(tokens, size).copy())
+        expanded += n
+    assert (bench.written.digits == memories.digits).all()
+    assert (bench.written.entry_slots == memories.entry_slots).all()
+    assert bench.counts["beats"] == expanded
+
+
+@pytest.mark.parametrize("kind", Expand)
+def test_writes_follow_each_other(kind):
+    """COLUMNS: an item and plane a cycle; ROWS: a quad and plane a cycle, and one cycle more from
+    four tokens to the next."""
+    f = {"kind": kind, "address": 0, "most": 32, "heads": 2, "groups": 4, "slot": 0, "slots": 2}
+    bench = Bench(DE1_SOC, 1, stall=0.0)
+    assert bench.run([command(f, 32, 0)])[0] == 0
+    bench.check([(f, 32, 0)])
+    writes = 32 * 8 * 2
+    if kind == Expand.ROWS:
+        writes = (32 // 4) * 64 * 2
+    assert len(bench.cycles) == writes
+    pauses = 32 // 4 - 1 if kind == Expand.ROWS else 0
+    assert bench.cycles[-1] - bench.cycles[0] == writes - 1 + pauses
+
+
+def test_completed_follows_the_last_write():
+    f = {
+        "kind": Expand.ROWS,
+        "address": 0,
+        "most": 3,
+        "heads": 1,
+        "groups": 1,
+        "slot": 0,
+        "slots": 1,
+    }
+    bench = Bench(SMALL, 1, stall=0.0)
+    seen = []
+
+    async def watch(ctx):
+        async for *_, completed, valid in ctx.tick().sample(
+            bench.dut.completed, bench.dut.weights.valid
+        ):
+            seen.append((completed, valid))
+
+    bench.weights = watch
+    assert bench.run([command(f, 3, 0)])[0] == 0
+    done = [completed for completed, _ in seen].index(1)
+    assert sum(valid for _, valid in seen[:done]) == 4 * 8 * 2
+    assert not any(valid for _, valid in seen[done:])
+
+
+@pytest.mark.parametrize("kind", Expand)
+def test_rows_outside_the_window_are_not_read(kind):
+    f = {"kind": kind, "address": 0, "most": 16, "heads": 1, "groups": 2, "slot": 0, "slots": 1}
+    bench = Bench(SMALL, 1, stall=0.2, size=0x1000)
+    fault = bench.run([command(f, 16, 0xF80)])
+    assert fault == [1, Fault.OUTSIDE_WINDOW, 0x1000]
+    assert bench.counts["completed"] == 0
