@@ -1,5 +1,5 @@
-"""The command line: `espalier compile`, `run`, `inspect`, `estimate`, `demo`, `devices`,
-`doctor`, `version`.
+"""The command line: `espalier compress`, `compile`, `run`, `inspect`, `estimate`, `demo`,
+`devices`, `doctor`, `version`.
 
 One command a file; what they share is in `shared`. A command imports what it needs when it runs, so
 that `espalier run` works on a board without torch. Nobody ever sees a traceback unless he asks for
@@ -15,7 +15,7 @@ import typer
 from rich.traceback import Traceback
 
 from ..errors import EspalierError
-from . import build, cost, devices, doctor, info, launch, look
+from . import build, compress, cost, devices, doctor, info, launch, look
 from .shared import console, errors, options
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def common(
     options.debug = debug
 
 
+app.command("compress")(compress.compress_command)
 app.command("compile")(build.compile_command)
 app.command("run")(launch.run_command)
 app.command("inspect")(look.inspect_command)

@@ -39,11 +39,22 @@ def compile_command(
             help="TINY, SMALL, DE1_SOC or ULX3S; default: what FUNCTION says, or DE1_SOC."
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="What `espalier compress` made of this model: a .safetensors file.",
+        ),
+    ] = None,
 ) -> None:
     """Compile a model into a program file."""
     path, function = find(source)
     with console.status("Importing the model"):
         model, args, arguments = call(function, source)
+    if weights is not None:
+        from ..compression import load_compressed
+
+        model = load_compressed(model, weights)
     if config is not None:
         arguments["config"] = read_config(config)
     with console.status("Compiling"):
@@ -60,7 +71,7 @@ def compile_command(
     )
 
 
-def find(source: str) -> tuple[Path, Callable[[], Any]]:
+def find(source: str) -> tuple[Path, Callable[..., Any]]:
     """The file and function of `FILE:FUNCTION`. Raises UsageError, or what importing the file led
     to."""
     name, colon, function = source.rpartition(":")

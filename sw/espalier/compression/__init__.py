@@ -8,6 +8,7 @@ says what is wanted: score, pattern, allocation and method, by name or as object
 from .bits import bit_sensitivity, choose_bits, set_bits
 from .compressor import Compressor
 from .distillation import Distillation
+from .files import load_compressed, save_compressed
 from .parts import Allocation, Method, Pattern, Score
 from .recipe import MatrixRecipe, Recipe
 from .report import MatrixReport, Report
@@ -19,5 +20,5 @@ from .weights import Weight
 __all__ = [
     "Allocation", "Compressor", "Distillation", "MatrixRecipe", "MatrixReport", "Method", "Pattern",
     "Recipe", "Report", "Score", "Weight", "bit_sensitivity", "choose_bits", "compress",
-    "fold_outliers", "set_bits", "skipped_columns",
+    "fold_outliers", "load_compressed", "save_compressed", "set_bits", "skipped_columns",
 ]  # fmt: skip

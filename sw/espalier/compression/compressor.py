@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from . import quantization
-from .batches import Arguments
+from .batches import Arguments, call
 from .calibration import Observer, apply_scales, calibrate, observing
 from .distillation import Teacher
+from .parallel import gathered
 from .recipe import Recipe
 from .report import Report, make_report
 from .run import Run
@@ -116,7 +117,8 @@ class Compressor:
         self._observe = False
         observer = Observer(quantization.range_maker(self.recipe))
         with observing(model, observer):
-            observer.finish(model(*args, **kwargs))
+            for share in gathered(self._last_call):
+                observer.finish(call(model, share))
         apply_scales(model, observer)
 
     def report(self) -> Report:

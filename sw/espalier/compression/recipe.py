@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from ..errors import RecipeError
-from ..spec.config import DE1_SOC, Config
+from ..spec.config import DE1_SOC, PRESETS, Config
 from ..spec.numerics import DELTA_MAX, WEIGHT_LEVELS
 from .allocations import make_allocation
 from .distillation import Distillation
@@ -176,6 +176,37 @@ class Recipe(MatrixRecipe):
         """The recipe as text; equal recipes give equal text."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return json.dumps(values | {"config": asdict(self.config)}, sort_keys=True, default=repr)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe of `to_json`, or of a part of its values; parts and presets by their names.
+
+        Raises RecipeError for anything else.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise RecipeError(f"a recipe must be JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"a recipe must be a JSON object, not {values!r}")
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise RecipeError(f"a recipe can set {', '.join(known)}; not {name!r}")
+        if "config" in values:
+            values["config"] = _read_config(values["config"])
+        return cls(**values)
+
+
+def _read_config(value: Any) -> Config:
+    if isinstance(value, str) and value in PRESETS:
+        return PRESETS[value]
+    if isinstance(value, dict):
+        try:
+            return Config(**value)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"config: {error}") from None
+    raise RecipeError(f"config must be one of: {', '.join(PRESETS)}; not {value!r}")
 
 
 def _matches(pattern: str, path: str, name: str) -> bool:

@@ -16,6 +16,7 @@ from .convert import convert, quantized_weights
 from .masking import mask_model, without_masks
 from .methods import make_method
 from .moments import collect_moments
+from .parallel import processes
 from .parts import Method, Score
 from .recipe import Recipe
 from .scores import make_score
@@ -51,6 +52,7 @@ class Run:
             if weight.density < 1:
                 _check_density(weight)
         self._hooks: list[Any] = []
+        self._watched: list[Weight] = []
         quantization.prepare(self)
 
     def _check_needs(self) -> None:
@@ -108,8 +110,16 @@ class Run:
             return
         for weight in self.weights:
             if weight.parameter.requires_grad:
-                hook = partial(self._gradient, weight)
-                self._hooks.append(weight.parameter.register_hook(hook))
+                self._watched.append(weight)
+                if processes() == 1:
+                    hook = partial(self._gradient, weight)
+                    self._hooks.append(weight.parameter.register_hook(hook))
+
+    def see_gradients(self) -> None:
+        """With several processes, show score and method the gradients when they are averaged."""
+        for weight in self._watched if processes() > 1 else ():
+            if weight.parameter.grad is not None:
+                weight.parameter.grad = self._gradient(weight, weight.parameter.grad)
 
     @torch.no_grad()
     def _gradient(self, weight: Weight, gradient: Tensor) -> Tensor:

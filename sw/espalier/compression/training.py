@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
+from . import parallel
 from .batches import Arguments
 from .compressor import Compressor
 from .recipe import Recipe
@@ -60,6 +61,9 @@ def compress(
 
     The result is kept with torch.save(small.state_dict(), ...) and restored by load_state_dict into
     the same original, compressed at once with the same recipe.
+
+    In several processes (`torch.distributed` initialized; `parallel`) `batches` gives each process
+    its share of every batch, and all return the same model; the first writes the checkpoint.
 
     Returns the compressed model in evaluation mode; `espalier_report` has its achieved densities.
     Raises RecipeError for impossible wishes, InputError for unusable data.
@@ -189,9 +193,11 @@ class _Trainer:
         loss = task if self.called is None else compressor.loss(task, *self.called)
         self.optimizer.zero_grad()
         loss.backward()
+        parallel.average_gradients(compressor.model.parameters(), batch)
+        compressor.run.see_gradients()
         self.optimizer.step()
         compressor.step()
-        return float(loss.detach())
+        return parallel.mean_loss(loss, batch)
 
     def _check(self, loss: Any) -> None:
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
@@ -203,28 +209,51 @@ class _Trainer:
             )
 
     def _save(self) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint whole or not at all; the first of several processes does."""
+        random = parallel.gathered((*self._random_states(), self.epoch_state))
+        if parallel.rank():
+            return
         state = {
             "compressor": self.compressor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "epoch_random": self.epoch_state,
+            "random": random,
             "position": self.position,
         }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".partial")
         torch.save(state, partial)
         os.replace(partial, self.path)
+
+    def _random_states(self) -> tuple[Tensor, Tensor | None]:
+        """Of the CPU, and of the GPU that the model is on."""
+        device = next(self.compressor.model.parameters()).device
+        return torch.get_rng_state(), _cuda_state(device)
 
     def _load(self) -> None:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             self.compressor.load_state_dict(state["compressor"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.position, self.epoch_state = int(state["position"]), state["epoch_random"]
-            torch.set_rng_state(state["random"])
+            self.position = int(state["position"])
+            self._check_processes(len(state["random"]))
+            mine, cuda, self.epoch_state = state["random"][parallel.rank()]
+            torch.set_rng_state(mine)
+            if cuda is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(cuda)
         except RecipeError as error:
             raise RecipeError(f"{self.path}: {error}") from None
         except _DAMAGE as error:
             raise InputError(
                 f"a checkpoint must be whole; {self.path} cannot be read ({error}): remove it"
             ) from error
+
+    def _check_processes(self, saved: int) -> None:
+        if saved != parallel.processes():
+            raise RecipeError(
+                f"a run must continue with as many processes as it had, {saved}, not "
+                f"{parallel.processes()}; remove the checkpoint to start anew"
+            )
+
+
+def _cuda_state(device: torch.device) -> Tensor | None:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
