@@ -371,5 +371,5 @@ def test_the_observer_sees_the_work():
         (1, Opcode.VECTOR),
         (2, Opcode.HALT),
     ]
-    assert seen[0][2].tolist() == [[0, 0], [1, 2]] and seen[1][2] == 0
+    assert seen[0][2].tolist() == [[0, 0], [1, 2]] and seen[1][2].tolist() == [1, 0]
     assert isa.disassemble(isa.decode(m.memories.program[1])) == "VECTOR count=1 source=zero"

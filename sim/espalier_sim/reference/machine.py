@@ -34,7 +34,8 @@ from .memories import Memories
 MASK32 = (1 << 32) - 1
 Observer = Callable[[int, Instruction, Any], None]
 """Called after each instruction with pc, instruction and its work: PRODUCT: int array [A, 2] of
-(column visits with words, words) per array; LOAD, EXPAND and VECTOR: DDR beats; others None."""
+(column visits with words, words) per array; VECTOR: int array (chunks, DDR beats); LOAD and EXPAND:
+DDR beats; others None."""
 
 
 class FaultRaised(Exception):
@@ -260,7 +261,7 @@ class Machine:
 
     # Vector unit
 
-    def _vector(self, i: Instruction) -> int:
+    def _vector(self, i: Instruction) -> np.ndarray:
         m, v = self.memories, self.config.vector_lanes
         elements = i["count"] * v
         if i["bounded"]:
@@ -277,9 +278,11 @@ class Machine:
         if i["sums"] >= Sums.MAXIMUM:
             self._reduce(i, value.reshape(-1)[:elements])
         self._write(i, value)
-        if i["store"] == Store.NONE:
-            return 0
-        return self._store(self.registers[i["register"]], self._stored(i, total, value))
+        beats_written = 0
+        if i["store"] != Store.NONE:
+            stored = self._stored(i, total, value)
+            beats_written = self._store(self.registers[i["register"]], stored)
+        return np.array([n, beats_written])
 
     @staticmethod
     def _combine(kind: Combine) -> Callable[[Any, Any], Any]:

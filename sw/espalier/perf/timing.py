@@ -16,7 +16,7 @@ import numpy as np
 
 from ..spec import isa
 from ..spec.config import Config
-from ..spec.isa import Instruction, Mode, Opcode, Source, Store
+from ..spec.isa import Expand, Instruction, Mode, Opcode, Source, Store, Sums
 from ..spec.memory import Memory
 from .trace import Step
 
@@ -48,8 +48,18 @@ class Latencies:
     """More from the last beat to completion for memories that are written item by item."""
     store: int = 8
     """Last chunk to the last burst's answer, memory latency aside."""
+    reduction: int = 4
+    """Last chunk of a reducing VECTOR to the start of its scalar."""
     memory: int = 20
     """DDR latency from a burst's address to its first beat (the simulated memory's default)."""
+
+    def scalar(self, kind: Sums, gain: int) -> int:
+        """Cycles of one scalar: a bit of root or quotient each."""
+        if kind is Sums.MAXIMUM:
+            return 2
+        if kind is Sums.MASS:
+            return 40 + gain
+        return 90 + 2 * gain
 
 
 @dataclass
@@ -82,7 +92,7 @@ class _Clock:
         self.done: dict[str, list[int]] = {unit: [] for unit in isa.UNITS}
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
-        self.free = dict.fromkeys(("load", "vector", "store"), 0)
+        self.free = dict.fromkeys(("load", "vector", "store", "scalar"), 0.0)
         self.drains: list[tuple[float, float, float]] = []
         """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
         self.products: list[tuple[float, float]] = []
@@ -97,9 +107,11 @@ class _Clock:
         if i.opcode is Opcode.PRODUCT:
             self._product(at, i, step.work)
         elif i.opcode is Opcode.VECTOR:
-            self._vector(at, i, int(step.work))
+            self._vector(at, i, *(int(n) for n in step.work))
         elif i.opcode is Opcode.LOAD:
             self._load(at, i, int(step.work))
+        elif i.opcode is Opcode.EXPAND:
+            self._expand(at, i, int(step.work))
         elif i.opcode is Opcode.END:
             self.now += self.latencies.jump
 
@@ -137,28 +149,37 @@ class _Clock:
                 end += share * (min(end, last) - max(first, start))
         return end
 
-    def _vector(self, at: float, i: Instruction, beats: int) -> None:
+    def _vector(self, at: float, i: Instruction, chunks: int, beats: int) -> None:
         t = self.latencies
         drained = i["source"] in (Source.DRAIN, Source.DRAIN_PLANES)
-        taken = i["count"] * (2 if i["source"] == Source.DRAIN_PLANES else 1)
+        taken = chunks * (2 if i["source"] == Source.DRAIN_PLANES else 1)
         start = max(at + 1, self.free["vector"])
         # the store buffer takes the first chunks as fast as they come
-        waiting = beats * (1 - min(1, STORE_CHUNKS / i["count"]))
+        waiting = beats * (1 - min(1, STORE_CHUNKS / chunks))
         end = start + max(taken, waiting)
         if drained:
-            self._steal(start, taken, self._operations(i))
+            self._steal(start, taken, self._operations(i, chunks))
         self.free["vector"] = end
-        self.done["vector"].append(end + t.vector)
+        self.done["vector"].append(self._completed(i, end + t.vector))
         if i["store"] != Store.NONE:
             self.free["store"] = max(end + t.vector, self.free["store"] + beats) + t.store
             self.done["store"].append(self.free["store"] + t.memory)
             self.result.write_beats += beats
 
-    def _operations(self, i: Instruction) -> int:
+    def _completed(self, i: Instruction, end: float) -> float:
+        """When a VECTOR is complete whose last chunk has passed: reductions are finished one after
+        the other, completions stay in order."""
+        if i["sums"] >= Sums.MAXIMUM:
+            begin = max(end + self.latencies.reduction, self.free["scalar"])
+            gain = isa.reduction_target(i["sum_address"])[1]
+            self.free["scalar"] = end = begin + self.latencies.scalar(Sums(i["sums"]), gain)
+        return max(end, self.done["vector"][-1] if self.done["vector"] else 0)
+
+    def _operations(self, i: Instruction, chunks: int) -> int:
         """Slot operations of a drain: one per slot, per chunk and plane where planes alternate."""
         if i["source"] == Source.DRAIN_PLANES:
-            return 2 * i["count"]
-        first, last = i["drain"], i["drain"] + i["count"] - 1
+            return 2 * chunks
+        first, last = i["drain"], i["drain"] + chunks - 1
         return last // self.config.slot_chunks - first // self.config.slot_chunks + 1
 
     def _steal(self, first: float, length: int, operations: int) -> None:
@@ -181,6 +202,23 @@ class _Clock:
         self.done["load"].append(end + t.load_done + items * t.load_items)
         self.result.read_beats += beats
 
+    def _expand(self, at: float, i: Instruction, beats: int) -> None:
+        """A quad of keys, or a plane of an item of values, is written a cycle."""
+        c, t = self.config, self.latencies
+        tokens = beats * 16 // isa.expand_row_bytes(i.fields, c)
+        items = i["heads"] * i["groups"]
+        if i["kind"] == Expand.ROWS:
+            rows = isa.expand_height(i.fields, c, tokens) * c.lanes
+            cycles = rows // 4 * items * c.group * 2
+        else:
+            height = isa.expand_height(i.fields, c, tokens)
+            per_head = -(-height * c.lanes // c.group)
+            cycles = tokens * i["heads"] * per_head * 2
+        end = max(at + t.load + t.memory, self.free["load"]) + max(cycles, beats)
+        self.free["load"] = end
+        self.done["load"].append(end + t.load_done)
+        self.result.read_beats += beats
+
     def finish(self) -> Timeline:
         r = self.result
         r.cycles = round(self.now)
@@ -189,7 +227,7 @@ class _Clock:
 
 
 def _units(i: Instruction) -> tuple[str, ...]:
-    if i.opcode is Opcode.LOAD:
+    if i.opcode in (Opcode.LOAD, Opcode.EXPAND):
         return ("load",)
     if i.opcode is Opcode.PRODUCT:
         return ("engine",)

@@ -26,8 +26,8 @@ MASK32 = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Step:
-    """One executed instruction. `work` is [A, 2] (visits, words) per array for a PRODUCT, DDR beats
-    for LOAD and VECTOR."""
+    """One executed instruction. `work` is [A, 2] (visits, words) per array for a PRODUCT, [2]
+    (chunks, DDR beats) for a VECTOR, DDR beats for LOAD and EXPAND."""
 
     pc: int
     instruction: Instruction
@@ -36,6 +36,8 @@ class Step:
 
 def store_beats(program: Program, instruction: Instruction) -> int:
     """DDR beats that a VECTOR writes."""
+    if instruction["store"] == Store.COLUMNS:
+        return isa.stored_column_bytes(program.config, instruction["count"]) // BEAT_BYTES
     element_bytes = {Store.NONE: 0, Store.VALUES: 2, Store.SUMS: 4}[Store(instruction["store"])]
     return -(-instruction["count"] * program.config.vector_lanes * element_bytes // BEAT_BYTES)
 
@@ -109,7 +111,14 @@ class _Walk:
                 self._load_descriptors(i, address)
             return beats(self.program.config, Memory(i["memory"]), i["count"])
         if i.opcode is Opcode.VECTOR:
-            return store_beats(self.program, i)
+            chunks = i["count"]
+            if i["bounded"]:
+                lanes = self.program.config.vector_lanes
+                chunks = min(max(-(-registers[i["register"]] // lanes), 1), chunks)
+            return np.array([chunks, store_beats(self.program, i)])
+        if i.opcode is Opcode.EXPAND:
+            tokens = min(max(registers[i["tokens"]], 1), i["most"])
+            return tokens * isa.expand_row_bytes(i.fields, self.program.config) // BEAT_BYTES
         if i.opcode is Opcode.PRODUCT:
             if i["mode"] == Mode.CLEAR:
                 return np.zeros((self.program.config.arrays, 2))

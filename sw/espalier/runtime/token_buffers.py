@@ -32,7 +32,7 @@ class TokenBuffers:
         for size in (
             rows * program.inputs[0].stride_bytes,
             plan.most_tokens * program.outputs[0].stride_bytes,
-            (rows + 1) * plan.record_bytes,
+            (rows + AHEAD) * plan.record_bytes,
             plan.cache_bytes,
         ):
             places.append(position)
@@ -44,7 +44,7 @@ class TokenBuffers:
                 "compile with a smaller max_length"
             )
         first_input, output, record, cache = places
-        return TokenBuffers(plan, first_input, output, record + plan.record_bytes, cache, position)
+        return TokenBuffers(plan, first_input, output, record + AHEAD * plan.record_bytes, cache, position)
 
     def registers(self, position: int, tokens: int) -> dict[int, int]:
         """What to write before a run of `tokens` that follow `position` tokens."""

@@ -4,7 +4,7 @@ A run takes T tokens that follow the `position` tokens of earlier runs, at most 
 all. In the window lie, after the image: input and output rows, one a token; the record, in which
 the program keeps what passes between its loops; the cache of keys and values, which stays from run
 to run. Input and record have `AHEAD` more rows behind the last one, which are read or written but
-never used, and the record one before the first.
+never used, and the record as many before the first.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Register(IntEnum):
 
 
 AHEAD = 2
+"""Rows on either side of a buffer's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

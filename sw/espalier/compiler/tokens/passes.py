@@ -102,19 +102,37 @@ def _write_tile(plan: TokenPass, assembly: Assembly) -> None:
     load_pieces(assembly, pieces(plan, 0, 0), {})
     body = Body(plan, assembly)
     first = body.loads(0, 0)
-    pair = [*body.token(0, 0), *body.token(1, 1)]
-    count = len(body.loads(0, 0))
-    odd = body.token(0, 0)[count:]
+    loop, rest = _pair(body)
+    odd = body.token(0, 0)[len(first) :]
     assembly.set(CURSOR, 0, int(Register.RECORD))
     if PLACE in body.strides:
         assembly.set(PLACE, 0, TILE if plan.tiles > 1 else int(Register.ROW))
     _append(assembly, first)
     with assembly.loop(register=int(Register.PAIRS)):
-        _append(assembly, schedule(pair))
+        _append(assembly, loop)
         for register, stride in body.strides.items():
             assembly.set(register, 2 * stride, register)
+    _append(assembly, rest)
     with assembly.loop(register=int(Register.ODD)):
         _append(assembly, schedule(odd))
+
+
+def _pair(body: Body) -> tuple[list[Item], list[Item]]:
+    """A loop body of two tokens, and what is left to do behind the loop.
+
+    What follows the last product of a pair is put off to the next pair, where it runs beside
+    products. So the first pair finishes two tokens that never were, in the rows before the record's
+    first one; nothing may be put off that is stored anywhere else.
+    """
+    items = [*body.token(0, 0), *body.token(1, 1)]
+    order = schedule(items)
+    last = max((i for i, item in enumerate(order) if item.unit == "engine"), default=-1)
+    late = {items.index(item) for item in order[last + 1 :]}
+    if last < 0 or not late or not set(body.strides) <= {CURSOR}:
+        return order, []
+    before = [*body.token(0, -2), *body.token(1, -1)]
+    rest = [before[items.index(item)] for item in order[last + 1 :]]
+    return schedule([*rest, *(item for i, item in enumerate(items) if i not in late)]), rest
 
 
 def _append(assembly: Assembly, items: list[Item]) -> None:
