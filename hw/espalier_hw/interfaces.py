@@ -38,8 +38,18 @@ def struct(layout: Layout, *, skip: tuple[str, ...] = ()) -> data.StructLayout:
 _ISSUE_FIELDS = ("opcode", *(f"wait_{unit}" for unit in isa.UNITS))
 PRODUCT_COMMAND = struct(isa.LAYOUTS[isa.Opcode.PRODUCT], skip=_ISSUE_FIELDS)
 """Own fields of a PRODUCT."""
-VECTOR_COMMAND = struct(isa.LAYOUTS[isa.Opcode.VECTOR], skip=(*_ISSUE_FIELDS, "register"))
-"""Own fields of a VECTOR; the DDR address goes to the store unit."""
+TAIL_BITS = 7
+VECTOR_COMMAND = data.StructLayout(
+    {
+        **struct(
+            isa.LAYOUTS[isa.Opcode.VECTOR], skip=(*_ISSUE_FIELDS, "register", "bounded")
+        ).members,
+        "tail": TAIL_BITS,
+    }
+)
+"""Own fields of a VECTOR, its bound resolved: `count` is the number of chunks that are taken,
+`tail` that of the last one's elements that count, less one. The DDR address goes to the store
+unit."""
 EXPAND_FIELDS = ("most", "heads", "groups", "slot", "slots")
 LOAD_COMMAND = data.StructLayout(
     {

@@ -8,6 +8,7 @@ from espalier.spec import isa
 from espalier.spec.isa import Opcode, Store
 from espalier.spec.memory import Memory
 
+from .bound import Bound
 from .interfaces import (
     EXPAND_FIELDS,
     LOAD_COMMAND,
@@ -93,6 +94,10 @@ class Issue(Component):
     reload: Out(1)
     load_idle: Out(1)
 
+    def __init__(self, vector_lanes: int):
+        self._vector_lanes = vector_lanes
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         m.submodules.loops = loops = LoopStack()
@@ -113,6 +118,7 @@ class Issue(Component):
         ]
         self._decode(m, words, loops, registers.sequencer, wrong)
         self._payloads(m, words, registers.sequencer.data)
+        self._bound(m, words[Opcode.VECTOR], registers.sequencer.data)
         with m.If(self.preload):
             # the word at hand is left over from an earlier run
             self._preload(m, board)
@@ -190,7 +196,20 @@ class Issue(Component):
             (self.commands.vector, vector),
         ):
             for name in stream_.payload.shape().members:
-                m.d.comb += stream_.payload[name].eq(word[name])
+                if name in word.shape().members:
+                    m.d.comb += stream_.payload[name].eq(word[name])
+
+    def _bound(self, m, word, value):
+        """A bounded VECTOR's count is known a cycle after its register's value."""
+        m.submodules.bound = bound = Bound(self._vector_lanes)
+        payload = self.commands.vector.payload
+        m.d.comb += [
+            bound.bounded.eq(word.bounded),
+            bound.count.eq(word.count),
+            bound.value.eq(value),
+            payload.count.eq(bound.chunks),
+            payload.tail.eq(bound.tail),
+        ]
 
     def _set(self, m, go, word, registers):
         m.d.comb += [
@@ -250,8 +269,12 @@ class Issue(Component):
         ]
 
     def _vector(self, m, go, word, sent, board):
-        """`sent` remembers which of the two units has the command already."""
+        """`sent` remembers which of the two units has the command already. Executed a cycle later
+        than others when it is bounded."""
         vector, store = self.commands.vector, self.commands.store
+        counted = Signal(name="vector_counted")
+        m.d.sync += counted.eq(self.execute & ~self.done)
+        go = go & (counted | ~word.bounded)
         taken = Cat(vector.valid & vector.ready, store.valid & store.ready)
         needed = Cat(1, word.store != Store.NONE)
         m.d.comb += [

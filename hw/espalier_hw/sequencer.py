@@ -21,10 +21,10 @@ class Sequencer(Component):
 
     Timing: an instruction takes one cycle to decode and is executed in the next one or, while its
     waits are not met or its unit's queue is full, in a later one: one instruction in 2 cycles, LOOP
-    in 3, one more after a jump (END of a pass, LOOP of no pass). A unit sees its command in the
-    execute cycle; after the last `completed` pulse that an instruction waits for it is executed one
-    cycle later. A LOAD into program memory holds up what follows until it is complete, so that no
-    instruction is stale.
+    and a bounded VECTOR in 3, one more after a jump (END of a pass, LOOP of no pass). A unit sees
+    its command in the execute cycle; after the last `completed` pulse that an instruction waits for
+    it is executed one cycle later. A LOAD into program memory holds up what follows until it is
+    complete, so that no instruction is stale.
 
     Members
     -------
@@ -58,7 +58,7 @@ class Sequencer(Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fetch = fetch = InstructionFetch(self._config)
-        m.submodules.issue = issue = Issue()
+        m.submodules.issue = issue = Issue(self._config.vector_lanes)
         connect(m, flipped(self.program), fetch.program)
         connect(m, flipped(self.registers), issue.host)
         connect(m, issue.commands, flipped(self.commands))

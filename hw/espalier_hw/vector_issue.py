@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec import isa
 from espalier.spec.config import Config
 
 from .interfaces import VECTOR_COMMAND
+from .vector_reduce import Reducer, pace
 from .vector_sum import Select
 
 _CHUNK_ADDRESSES = (
     "drain",
-    "sum_address",
-    "parameters",
     "operand0",
     "operand1",
     "operand2",
     "vector_address",
 )
-"""Fields that advance by one with every chunk."""
+"""Fields that advance by one with every chunk; `sum_address` and `parameters` do where they are not
+a scalar's."""
+REDUCTIONS = 2
+"""Commands with a reduction whose chunks may be between here and the way into the scalar unit."""
+
+
+def reduces(command: data.View) -> Value:
+    """Whether a command's results become a scalar."""
+    return command.sums >= isa.Sums.MAXIMUM
 
 
 class VectorIssue(wiring.Component):
     """Takes a chunk of the command in hand every cycle, every second one with two planes.
 
     Commands follow each other without a gap. `command` holds the addresses of the next chunk. A
-    chunk that goes to DDR waits for `room`. With two planes the low plane is requested in one cycle
-    and the high one, with which the chunk counts as taken, in the next, always: the pipeline joins
-    them by their neighbourhood.
+    chunk that goes to DDR waits for `room`. A chunk to be reduced waits until the `Reducer` is done
+    with the one before it, and a command's first one for one of two places there. With two planes
+    the low plane is requested in one cycle and the high one, with which the chunk counts as taken,
+    in the next, always: the pipeline joins them by their neighbourhood.
 
     Members
     -------
     commands: VECTORs. The first chunk of one taken in cycle 0 may be taken in cycle 1.
     room: a chunk to be stored may be taken.
+    reduction_taken: a reduction has left the place that it had since its first chunk was taken.
     taken, last: a chunk is taken, and is its command's last.
     select: what the source is in this cycle.
     drain_valid, drain_chunk, drain_follows, drain_continues: request to the engine in this cycle.
@@ -48,6 +57,7 @@ class VectorIssue(wiring.Component):
             {
                 "commands": In(stream.Signature(VECTOR_COMMAND)),
                 "room": In(1),
+                "reduction_taken": In(1),
                 "taken": Out(1),
                 "last": Out(1),
                 "select": Out(Select),
@@ -65,9 +75,13 @@ class VectorIssue(wiring.Component):
         command, busy, high, first = self.command, Signal(), Signal(), Signal()
         joins = command.source == isa.Source.DRAIN_PLANES
         drains = (command.source == isa.Source.DRAIN) | joins
-        goes = Signal()
+        goes, may = Signal(), Signal()
         m.d.comb += [
-            goes.eq(busy & (high | self.room | (command.store == isa.Store.NONE))),
+            may.eq(
+                (self.room | (command.store == isa.Store.NONE))
+                & (~reduces(command) | self._reducer_free(m, first))
+            ),
+            goes.eq(busy & (high | may)),
             self.taken.eq(goes & (high | ~joins)),
             self.last.eq(command.count == 1),
             self.drain_valid.eq(goes & drains),
@@ -89,6 +103,10 @@ class VectorIssue(wiring.Component):
             m.d.sync += first.eq(0)
             m.d.sync += command.count.eq(command.count - 1)
             m.d.sync += [command[name].eq(command[name] + 1) for name in _CHUNK_ADDRESSES]
+            m.d.sync += [
+                command.sum_address.eq(command.sum_address + ~reduces(command)),
+                command.parameters.eq(command.parameters + (command.scale != isa.Scale.SCALAR)),
+            ]
             self._advance_columns(m)
         with m.If(self.commands.ready):
             m.d.sync += [
@@ -98,6 +116,18 @@ class VectorIssue(wiring.Component):
                 self.column_array.eq(0),
             ]
         return m
+
+    def _reducer_free(self, m: Module, first: Value) -> Value:
+        """Whether the next chunk may be one to be reduced."""
+        between, taken = pace(self._config), Signal(name="takes_reduced")
+        wait, places = Signal(range(between + Reducer.GAP)), Signal(2, init=REDUCTIONS)
+        m.d.comb += taken.eq(self.taken & reduces(self.command))
+        with m.If(taken):
+            m.d.sync += wait.eq(between - 1 + Mux(self.last, Reducer.GAP, 0))
+        with m.Elif(wait != 0):
+            m.d.sync += wait.eq(wait - 1)
+        m.d.sync += places.eq(places + self.reduction_taken - (taken & first))
+        return (wait == 0) & (~first | (places != 0))
 
     def _advance_columns(self, m: Module) -> None:
         """V/G groups on: at most once around the arrays."""

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import COLUMN_BITS, SUM_BITS, VALUE_BITS, Config
 
 from .interfaces import drained_bits
-from .vector_sum import PARAMETER_LAYOUT, Accumulate, Requantize, Select
+from .vector_sum import PARAMETER_LAYOUT, SCALE_LAYOUT, Accumulate, Requantize, Select
 from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Finish, Function
 
 TOTAL_CYCLE = Accumulate.LATENCY
@@ -34,11 +34,12 @@ class VectorLane(wiring.Component):
     stored, add: 1. Stored sum, and whether to add it.
     take_sum_item, sum_item: 3. Replaces the total in cycle 4, which must not be an element's.
     total: 4. The 27-bit sum.
-    parameter, scale: 3
+    parameter, scalar, scale: 3
     operand, combine: 9. Operand 1.
     segment: 13. Address in the table memory; relu: 13; entry, table: 14.
     other: 17. Operand 0 again; gate, finish: 18. Operand 2.
     take_item, item: 21. Replaces the result in cycle 22, which must not be an element's.
+    beyond: 21. Makes the result 0.
     result: 22; column: 24.
     """
 
@@ -55,7 +56,8 @@ class VectorLane(wiring.Component):
                 "take_sum_item": In(1),
                 "total": Out(signed(SUM_BITS)),
                 "parameter": In(PARAMETER_LAYOUT),
-                "scale": In(1),
+                "scalar": In(SCALE_LAYOUT),
+                "scale": In(2),
                 "operand": In(signed(VALUE_BITS)),
                 "combine": In(2),
                 "segment": Out(SEGMENT_BITS),
@@ -67,6 +69,7 @@ class VectorLane(wiring.Component):
                 "finish": In(2),
                 "item": In(VALUE_BITS),
                 "take_item": In(1),
+                "beyond": In(1),
                 "result": Out(signed(VALUE_BITS)),
                 "column": Out(signed(COLUMN_BITS)),
             }
@@ -91,6 +94,7 @@ class VectorLane(wiring.Component):
             self.total.eq(accumulate.total),
             requantize.total.eq(accumulate.total),
             requantize.parameter.eq(self.parameter),
+            requantize.scalar.eq(self.scalar),
             requantize.scale.eq(self.scale),
             combine.value.eq(requantize.value),
             combine.operand.eq(self.operand),
@@ -106,6 +110,7 @@ class VectorLane(wiring.Component):
             finish.finish.eq(self.finish),
             finish.item.eq(self.item),
             finish.take_item.eq(self.take_item),
+            finish.beyond.eq(self.beyond),
             self.result.eq(finish.result),
             column_input.value.eq(finish.result),
             self.column.eq(column_input.column),

@@ -9,8 +9,9 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import SUM_BITS, VALUE_BITS
+from espalier.spec.isa import Scale
 from espalier.spec.memory import PARAMETER
-from espalier.spec.numerics import BIAS_BITS, GUARD_BITS, MULTIPLIER_BITS, SHIFTS
+from espalier.spec.numerics import GUARD_BITS, MULTIPLIER_BITS, SCALAR_BIAS_BITS, SHIFTS
 
 from .datapath import data_output, data_register
 from .interfaces import struct
@@ -27,6 +28,10 @@ class Select(enum.Enum, shape=2):
 
 PARAMETER_LAYOUT = struct(PARAMETER)
 """Row parameters as they lie in a lane's memory: 40 bits, one M10K word."""
+SCALE_LAYOUT = data.StructLayout(
+    {"multiplier": MULTIPLIER_BITS, "shift": 2, "bias": signed(SCALAR_BIAS_BITS)}
+)
+"""What a lane requantizes with: a row's parameters or a scalar, whose bias is wider."""
 IDENTITY = {"multiplier": 1 << SHIFTS[0], "shift": 0, "bias": 0}
 """Row parameters of scale 1: an unscaled value takes the same way as a scaled one."""
 
@@ -104,36 +109,42 @@ class Accumulate(wiring.Component):
 
 
 class Requantize(wiring.Component):
-    """value = sat16(`numerics.scale_sum`(total, parameter)), or sat16(total) without `scale`.
+    """value = sat16(`numerics.scale_sum`(total, parameter or scalar)), or sat16(total) without
+    `scale`.
 
     The equation is (floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4.
-    Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
-    saturated to 21 bits before the bias: a bias has 20 bits, so whatever is cut off there saturates
-    to the same side of 16 bits afterwards.
+    Latency 6 cycles from `total`; `parameter`, `scalar` and `scale` come one cycle before it. The
+    floor is saturated to 25 bits before the bias: a bias has at most 24 bits, so whatever is cut
+    off there saturates to the same side of 16 bits afterwards.
     """
 
     LATENCY = 6
-    FLOOR_BITS = BIAS_BITS + 1
+    FLOOR_BITS = SCALAR_BIAS_BITS + 1
     PRODUCT_BITS = SUM_BITS + MULTIPLIER_BITS
 
     total: In(signed(SUM_BITS))
     parameter: In(PARAMETER_LAYOUT)
-    scale: In(1)
+    scalar: In(SCALE_LAYOUT)
+    scale: In(2)
     value: Out(signed(VALUE_BITS))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # Stages 0, 1: the DSP block with its registers (the total's is the stage before us).
         product = data_register(signed(self.PRODUCT_BITS), "product")
-        parameter = Signal(PARAMETER_LAYOUT, reset_less=True)
-        m.d.sync += parameter.eq(self.parameter)
-        with m.If(~self.scale):
-            m.d.sync += parameter.eq(PARAMETER_LAYOUT.const(IDENTITY))
+        parameter = Signal(SCALE_LAYOUT, reset_less=True)
+        with m.Switch(self.scale):
+            with m.Case(Scale.ROWS):
+                m.d.sync += [parameter[name].eq(self.parameter[name]) for name, _ in SCALE_LAYOUT]
+            with m.Case(Scale.SCALAR):
+                m.d.sync += parameter.eq(self.scalar)
+            with m.Default():
+                m.d.sync += parameter.eq(SCALE_LAYOUT.const(IDENTITY))
         m.d.sync += product.eq(self.total * parameter.multiplier)
 
         bias = parameter.bias
         for stage in (1, 2, 3):
-            later = data_register(signed(BIAS_BITS), f"bias_{stage}")
+            later = data_register(signed(SCALAR_BIAS_BITS), f"bias_{stage}")
             m.d.sync += later.eq(bias)
             bias = later
         floor = self._shift(m, product, parameter.shift)
@@ -149,8 +160,9 @@ class Requantize(wiring.Component):
         return m
 
     def _shift(self, m: Module, product: Value, shift: Value) -> Value:
-        """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4 and saturated to 21 bits."""
+        """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4 and saturated to 25 bits."""
         steps = [step - GUARD_BITS for step in SHIFTS]
+        extended = Cat(product, product[-1].replicate(self.FLOOR_BITS))
         width, sign = self.FLOOR_BITS, product[-1]
         shift_1 = data_register(2, "shift_1")
         shift_2 = data_register(2, "shift_2")
@@ -162,11 +174,14 @@ class Requantize(wiring.Component):
 
         m.d.sync += [shift_1.eq(shift), shift_2.eq(shift_1), sign_2.eq(sign)]
         m.d.sync += shifted.eq(
-            data.ArrayLayout(width, len(steps))(Cat(product[s : s + width] for s in steps))[shift_1]
+            data.ArrayLayout(width, len(steps))(Cat(extended[s : s + width] for s in steps))[
+                shift_1
+            ]
         )
-        ends = [step + width - 1 for step in steps[1:]] + [self.PRODUCT_BITS - 1]
+        ends = [step + width - 1 for step in steps[1:]] + [self.PRODUCT_BITS]
+        ends = [min(end, self.PRODUCT_BITS - 1) for end in ends]
         for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
-            band = product[step + width - 1 : end]
+            band = product[min(step + width - 1, end) : end]
             m.d.sync += differs[i].eq(Mux(sign, ~band.all(), band.any()))
 
         overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_2]

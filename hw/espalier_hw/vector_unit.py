@@ -13,8 +13,9 @@ from espalier.spec.memory import Memory
 from .datapath import data_output
 from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
 from .queues import Queue
+from .vector_completion import Completions
 from .vector_delay import DelayLine, Timeline
-from .vector_issue import VectorIssue
+from .vector_issue import VectorIssue, reduces
 from .vector_lane import (
     COLUMN_CYCLE,
     COMBINED_CYCLE,
@@ -24,19 +25,23 @@ from .vector_lane import (
     TOTAL_CYCLE,
     VectorLane,
 )
-from .vector_memory import ChunkMemory, TableMemory
+from .vector_memory import ChunkMemory, ScalarMemory, TableMemory
+from .vector_reduce import Reducer
+from .vector_scalar import ScalarUnit
 from .vector_store import StoreBuffer
 from .vector_sum import PARAMETER_LAYOUT, Select
 from .vector_value import ENTRY_LAYOUT
 
 COMPLETION_CYCLES = COLUMN_CYCLE + 1
-"""Cycles from a chunk's answer of the engine to `completed`, when it is a command's last."""
+"""Cycles from a chunk's answer of the engine to `completed`, when it is a command's last, which
+reduces nothing."""
 LANES_PER_VECTOR_ITEM = 8 * ITEM_BYTES // VALUE_BITS
 LANES_PER_SUM_ITEM = 2
 
 
 def command_cycles(count: int, planes: int, drain_latency: int) -> int:
-    """Cycles from a command's transfer to `completed`, alone and with room (planes: 1 or 2)."""
+    """Cycles from a command's transfer to `completed`, alone, with room and without a reduction
+    (planes: 1 or 2)."""
     return 1 + count * planes + drain_latency + COMPLETION_CYCLES
 
 
@@ -52,6 +57,9 @@ class VectorUnit(wiring.Component):
     (`command_cycles`). Every chunk's stages lie at fixed distances from its taking: drained sums
     `drain_latency` cycles after, the sum memory's write 4 more, vector memory and store 22 more,
     columns 24, `completed` 25. `QUEUE_DEPTH` commands wait inside.
+    A command that reduces its results takes a chunk every V/4 cycles, completes when its scalar can
+    be read, and all behind it complete after it. The scalar of one is computed while the results of
+    the next two are reduced.
     Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it
     (33 in all); behind that nothing stalls.
     Loader items: one a cycle; an item for the vector or sum memory waits for a cycle without a
@@ -112,14 +120,19 @@ class VectorUnit(wiring.Component):
         ]
         fields = {name: issue.command[name] for name, _ in VECTOR_COMMAND}
         fields.update(
-            select=issue.select.as_value(), last=issue.last, column_array=issue.column_array
+            select=issue.select.as_value(),
+            last=issue.last,
+            column_array=issue.column_array,
+            reduces=reduces(issue.command),
+            tail=issue.command.tail[: (c.vector_lanes - 1).bit_length()],
         )
         timeline = Timeline(m, issue.taken, fields, self._drain_latency + COMPLETION_CYCLES)
 
         item = self._take_items(m, timeline)
         self._connect_sums(m, lanes, timeline, item)
         self._connect_vector_memory(m, lanes, timeline, item)
-        self._connect_rows(m, lanes, timeline, item)
+        scalars = self._connect_reductions(m, lanes, timeline, issue)
+        self._connect_rows(m, lanes, timeline, item, scalars)
         self._connect_tables(m, lanes, timeline, item)
         self._connect_outputs(m, lanes, timeline, store)
         m.d.comb += store.take.eq(issue.taken & (issue.command.store != isa.Store.NONE))
@@ -240,10 +253,56 @@ class VectorUnit(wiring.Component):
             m.d.sync += memory.write_enable.eq(1 << item.payload.part[: (parts - 1).bit_length()])
             m.d.sync += memory.write_address.eq(item.payload.address)
 
+    def _connect_reductions(
+        self, m: Module, lanes: list[VectorLane], timeline: Timeline, issue: VectorIssue
+    ) -> ScalarMemory:
+        """The tail of a bounded VECTOR, reductions of its results, and its completion."""
+        cycle = self._drain_latency + RESULT_CYCLE
+        m.submodules.reducer = reducer = Reducer(self._config)
+        m.submodules.scalar_unit = scalar_unit = ScalarUnit()
+        m.submodules.scalar_memory = scalars = ScalarMemory()
+        m.submodules.completions = completions = Completions()
+        wiring.connect(m, reducer.output, scalar_unit.reductions)
+        last, tail = timeline.at(cycle - 2, "last", "tail")
+        beyond, beyond_later = (Signal(len(lanes), name=f"beyond_{i}") for i in range(2))
+        m.d.sync += [
+            beyond.eq(Cat(last & (tail < lane) for lane in range(len(lanes)))),
+            beyond_later.eq(beyond),
+        ]
+        m.d.comb += [lane.beyond.eq(beyond[i]) for i, lane in enumerate(lanes)]
+        m.d.comb += [reducer.values[i].eq(lane.result) for i, lane in enumerate(lanes)]
+        reduced, last, tail, kind, target = timeline.at(
+            cycle, "reduces", "last", "tail", "sums", "sum_address"
+        )
+        m.d.comb += [
+            reducer.valid.eq(timeline.valid(cycle) & reduced),
+            reducer.beyond.eq(beyond_later),
+            reducer.last.eq(last),
+            reducer.tail.eq(tail),
+            reducer.kind.eq(kind),
+            reducer.target.eq(target),
+            issue.reduction_taken.eq(reducer.output.valid & reducer.output.ready),
+            scalars.write_enable.eq(scalar_unit.written),
+            scalars.write.eq(scalar_unit.write),
+        ]
+        last, reduced = timeline.at(self._drain_latency + COMPLETION_CYCLES, "last", "reduces")
+        m.d.comb += [
+            completions.finished.eq(timeline.valid(self._drain_latency + COMPLETION_CYCLES) & last),
+            completions.reduces.eq(reduced),
+            completions.scalar_written.eq(scalar_unit.written),
+            self.completed.eq(completions.completed),
+        ]
+        return scalars
+
     def _connect_rows(
-        self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
+        self,
+        m: Module,
+        lanes: list[VectorLane],
+        timeline: Timeline,
+        item: data.View,
+        scalars: ScalarMemory,
     ) -> None:
-        """Row parameters."""
+        """Row parameters, or a scalar for all lanes."""
         drained, kind = self._drain_latency, Memory.PARAMETERS
         m.submodules.parameter_memory = parameters = ChunkMemory(
             depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
@@ -253,6 +312,7 @@ class VectorUnit(wiring.Component):
         loads = item.valid & (item.payload.memory == kind)
         m.d.comb += [
             parameters.read_address0.eq(address),
+            scalars.read_address.eq(address),
             parameters.write_enable.eq(Mux(loads, 1 << item.payload.part, 0)),
             parameters.write_address.eq(item.payload.address),
         ]
@@ -260,7 +320,8 @@ class VectorUnit(wiring.Component):
             m.d.comb += [
                 parameters.write_data[i].eq(item.payload.data),
                 lane.parameter.eq(PARAMETER_LAYOUT(parameters.read_data0[i])),
-                lane.scale.eq(scale != isa.Scale.NONE),
+                lane.scalar.eq(scalars.read_data),
+                lane.scale.eq(scale),
             ]
 
     def _connect_tables(
@@ -288,7 +349,7 @@ class VectorUnit(wiring.Component):
     def _connect_outputs(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, store: StoreBuffer
     ) -> None:
-        """Columns, DDR and completion."""
+        """Columns and DDR."""
         drained = self._drain_latency
         (early,) = timeline.at(drained + TOTAL_CYCLE, "store")
         (late,) = timeline.at(drained + RESULT_CYCLE, "store")
@@ -296,7 +357,6 @@ class VectorUnit(wiring.Component):
             drained + COLUMN_CYCLE, "write_columns", "column_array", "column_address", "store"
         )
         columns_pass = timeline.valid(drained + COLUMN_CYCLE)
-        (last,) = timeline.at(drained + COMPLETION_CYCLES, "last")
         m.d.comb += [
             store.sums_valid.eq(timeline.valid(drained + TOTAL_CYCLE) & (early != isa.Store.NONE)),
             store.values_valid.eq(
@@ -307,7 +367,6 @@ class VectorUnit(wiring.Component):
             self.columns.valid.eq(columns_pass & write_columns),
             self.columns.array.eq(array),
             self.columns.address.eq(address),
-            self.completed.eq(timeline.valid(drained + COMPLETION_CYCLES) & last),
         ]
         for i, lane in enumerate(lanes):
             m.d.comb += [

@@ -129,7 +129,7 @@ class Finish(wiring.Component):
     Computed as value + (gate·difference + 2^14) >> 15, with gate 0 for the value alone and
     difference 1.0 for the sum. Latency 4 cycles from `value`. `gate` and `finish` come with
     `value`, `other` one cycle before it. The last register is also the way into vector memory: with
-    `take_item` in the cycle before, it holds `item`.
+    `take_item` in the cycle before, it holds `item`, with `beyond` it is 0.
     """
 
     LATENCY = 4
@@ -140,6 +140,7 @@ class Finish(wiring.Component):
     finish: In(2)
     item: In(VALUE_BITS)
     take_item: In(1)
+    beyond: In(1)
     result: Out(signed(VALUE_BITS))
 
     def elaborate(self, platform: object) -> Module:
@@ -150,6 +151,7 @@ class Finish(wiring.Component):
         gate = data_register(signed(VALUE_BITS), "gate_or_zero")
         product = data_register(signed(2 * VALUE_BITS + 1), "product")
         total = data_register(signed(VALUE_BITS + 2), "total")
+        result = data_output(m, self.result, "result_or_item")
 
         m.d.sync += [
             other.eq(self.other),
@@ -159,10 +161,10 @@ class Finish(wiring.Component):
             product.eq(gate * difference),
             values[1].eq(values[0]),
             total.eq(with_carry(product >> GATE_BITS, values[1], product[GATE_BITS - 1])),
-            data_output(m, self.result, "result_or_item").eq(
-                Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))
-            ),
+            result.eq(Mux(self.take_item, self.item.as_signed(), saturated(total, VALUE_BITS))),
         ]
+        with m.If(self.beyond):
+            m.d.sync += result.eq(0)
         with m.If(self.finish == FinishChoice.NONE):
             m.d.sync += gate.eq(0)
         with m.If(self.finish == FinishChoice.ADD):
@@ -197,5 +199,9 @@ class ColumnInput(wiring.Component):
 
 
 def with_carry(a: Value, b: Value, carry: Value) -> Value:
-    """a + b + carry as one adder: the carry enters through one more bit below."""
-    return (Cat(1, a).as_signed() + Cat(carry, b).as_signed()) >> 1
+    """a + b + carry as one adder: the carry enters through one more bit below. Both are signed, or
+    neither."""
+    longer = Cat(1, a), Cat(carry, b)
+    if a.shape().signed:
+        longer = longer[0].as_signed(), longer[1].as_signed()
+    return (longer[0] + longer[1]) >> 1

@@ -368,6 +368,20 @@ ILLEGAL = {
 }
 
 
+@pytest.mark.parametrize("value", [0, 1, 3, 4, 5, 8, 11, 12, 13, 511, 1 << 31, (1 << 32) - 1])
+def test_a_bounded_vector_takes_the_chunks_of_its_elements(value):
+    """elements = clamp(R, 1, count·V) with count 3 and V 4; a cycle more than without a bound."""
+    vector = {"count": 3, "register": 5}
+    registers = [0] * 5 + [value] + [0] * 10
+    units, result = instant([i(Opcode.VECTOR, **vector, bounded=1), HALT], registers=registers)
+    _, plain = instant([i(Opcode.VECTOR, **vector), HALT], registers=registers)
+    elements = min(max(value, 1), 12)
+    [(unit, payload, _)] = units.taken
+    assert unit == "vector" and payload["count"] == -(-elements // 4)
+    assert payload["tail"] == (elements - 1) % 4
+    assert result["cycles"] == plain["cycles"] + 1
+
+
 def test_an_expand_takes_one_cycle_more_than_a_load():
     """Two registers are read, one after the other."""
     _, load = instant([i(Opcode.LOAD, memory=1, count=1), HALT])

@@ -9,6 +9,7 @@ from amaranth.sim import Simulator
 from espalier.spec import numerics
 from espalier.spec.isa import Combine as CombineChoice
 from espalier.spec.isa import Finish as FinishChoice
+from espalier.spec.isa import Scale
 from espalier.spec.numerics import SHIFTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.vector_sum import Accumulate, Requantize, Select
 from espalier_hw.vector_value import ColumnInput, Combine, Finish, Function
@@ -70,46 +71,54 @@ def stream(dut, inputs, output, latency):
 def test_requantize(seed):
     rng = random.Random(seed)
     totals = [drawn(rng, SUM_EDGES, 27) for _ in range(COUNT)]
-    scales = [rng.random() < 0.8 for _ in totals]
-    rows = []
+    scales = [rng.choice(list(Scale)) for _ in totals]
+    rows, scalars = [], []
     for _ in totals:
         multiplier = rng.choice(
             [0, 1, (1 << 18) - 1, rng.randrange(1 << 18), rng.randrange(1 << rng.randrange(1, 19))]
         )
         bias = drawn(rng, [numerics.BIAS_MIN, numerics.BIAS_MAX, 7, 8, -8, -9], 20)
         rows.append({"multiplier": multiplier, "shift": rng.randrange(4), "bias": bias})
+        bias = drawn(rng, list(numerics.SCALAR_BIAS), 24)
+        scalars.append({"multiplier": rng.getrandbits(18), "shift": rng.randrange(4), "bias": bias})
     got = stream(
         Requantize(),
-        {"total": (0, totals), "parameter": (-1, rows), "scale": (-1, scales)},
+        {
+            "total": (0, totals),
+            "parameter": (-1, rows),
+            "scalar": (-1, scalars),
+            "scale": (-1, scales),
+        },
         "value",
         Requantize.LATENCY,
     )
-    want = [
-        sat16(
-            numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
-            if scale
-            else t
-        )
-        for t, row, scale in zip(totals, rows, scales, strict=True)
-    ]
+    want = []
+    for t, scale, row, scalar in zip(totals, scales, rows, scalars, strict=True):
+        p = scalar if scale is Scale.SCALAR else row
+        scaled = numerics.scale_sum(t, p["multiplier"], SHIFTS[p["shift"]], p["bias"])
+        want.append(sat16(scaled if scale else t))
     assert got[1:] == want[1:]  # the first one's row would come before the first cycle
     assert {VALUE_MIN, VALUE_MAX, 0} < set(want)
 
 
 def test_requantize_saturates_like_the_equation_at_the_cut():
-    """Floors around ±2^20, where the 21-bit saturation begins, with the biases that pull back the
+    """Floors around ±2^24, where the 25-bit saturation begins, with the biases that pull back the
     most."""
     cases = [
-        (sign * (1 << 20) + offset, bias)
+        (sign * (1 << 24) + offset, bias)
         for sign in (-1, 1)
         for offset in range(-24, 25)
-        for bias in (numerics.BIAS_MIN, numerics.BIAS_MAX, 0)
+        for bias in (*numerics.SCALAR_BIAS, 0)
     ]
     rows = [{"multiplier": 16, "shift": 0, "bias": bias} for _, bias in cases]
     totals = [floor for floor, _ in cases]
     got = stream(
         Requantize(),
-        {"total": (0, totals), "parameter": (-1, rows), "scale": (-1, [1] * len(cases))},
+        {
+            "total": (0, totals),
+            "scalar": (-1, rows),
+            "scale": (-1, [Scale.SCALAR] * len(cases)),
+        },
         "value",
         Requantize.LATENCY,
     )

@@ -13,10 +13,13 @@ def test_memories_and_multipliers_find_their_blocks():
         "sum_memory": lanes // 2 * -(-2 * 27 // 40),
         "parameter_memory": lanes,
         "table_memory": lanes,
+        "scalar_memory": 2,
     }
     assert {name: usage[name].m10k for name in blocks} == blocks
     assert usage["kept_operand"].mlab == 16 * lanes
     total = usage[""]
     assert total.m10k == sum(blocks.values())
-    assert total.dsp == 2.5 * lanes
-    assert usage["lane"].alms <= 205 * lanes
+    squares, variance = 4 / 2, 2 + 3 / 2
+    assert total.dsp == 3 * lanes + squares + variance
+    assert usage["lane"].alms <= 235 * lanes
+    assert usage["reducer"].alms + usage["scalar_unit"].alms <= 700

@@ -4,17 +4,30 @@ stalls."""
 import random
 from collections import deque
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from amaranth.sim import Simulator
 
 from espalier.spec import numerics
 from espalier.spec.config import TINY
-from espalier.spec.isa import Combine, Finish, Function, Source, Store, Sums
+from espalier.spec.isa import (
+    MOST_GAIN,
+    SCALARS,
+    Combine,
+    Finish,
+    Function,
+    Scale,
+    Source,
+    Store,
+    Sums,
+    reduction_address,
+    reduction_target,
+)
 from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
 from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.interfaces import VECTOR_COMMAND, drained_bits
-from espalier_hw.vector_unit import COMPLETION_CYCLES, VectorUnit, command_cycles
+from espalier_hw.vector_unit import COMPLETION_CYCLES, RESULT_CYCLE, VectorUnit, command_cycles
 
 SHALLOW = replace(
     TINY, name="SHALLOW", vector_depth=48, parameter_depth=48, sum_depth=48, column_depth=32
@@ -22,7 +35,13 @@ SHALLOW = replace(
 WIDE = replace(SHALLOW, name="WIDE", arrays=3, lanes=16, vector_lanes=8)
 """Two groups a chunk over three arrays."""
 PLANES = {Source.DRAIN: 1, Source.DRAIN_PLANES: 2}
-QUIET = {name: 0 for name, _ in VECTOR_COMMAND} | {"count": 1}
+REDUCTIONS = (Sums.MAXIMUM, Sums.MASS, Sums.MOMENTS)
+
+
+def quiet(config, **fields):
+    """A VECTOR of one chunk that does nothing but what `fields` say."""
+    command = {name: 0 for name, _ in VECTOR_COMMAND}
+    return command | {"count": 1, "tail": config.vector_lanes - 1} | fields
 
 
 def wrap(value, bits):
@@ -42,6 +61,7 @@ class Meaning:
         self.sums = [[0] * lanes for _ in range(config.sum_depth)]
         self.parameters = [[None] * lanes for _ in range(config.parameter_depth)]
         self.tables = [None] * (config.tables * TABLE_SEGMENTS)
+        self.scalars = [None] * SCALARS
         self.columns, self.stored = [], []
 
     def item(self, memory, address, part, data):
@@ -60,9 +80,13 @@ class Meaning:
 
     def execute(self, f, drain):
         """`drain()` gives (chunk, rows) of the next drain request."""
+        results = []
         for i in range(f["count"]):
             total = self._total(f, i, drain)
             v = [self._value(f, i, lane, t) for lane, t in enumerate(total)]
+            counts = f["tail"] + 1 if i == f["count"] - 1 else len(v)
+            v[counts:] = [0] * (len(v) - counts)
+            results += v[:counts]
             if f["write_vector"]:
                 self.vector[f["vector_address"] + i] = v
             column = [clip(numerics.column_input(x), -127, 127) for x in v]
@@ -72,6 +96,20 @@ class Meaning:
             if f["store"] != Store.NONE:
                 sent = {Store.SUMS: total, Store.VALUES: v, Store.COLUMNS: column}
                 self.stored.append((f["store"], sent[f["store"]]))
+
+        if f["sums"] in REDUCTIONS:
+            self._reduce(f, results)
+
+    def _reduce(self, f, x):
+        scalar, gain = reduction_target(f["sum_address"])
+        if f["sums"] == Sums.MAXIMUM:
+            result = numerics.maximum_scalar(max(x), gain)
+        elif f["sums"] == Sums.MASS:
+            mass = sum(clip(numerics.column_input(v), -127, 127) for v in x)
+            result = numerics.mass_scalar(mass, gain)
+        else:
+            result = numerics.moments_scalar(sum(x), sum(v * v for v in x), len(x), gain)
+        self.scalars[scalar] = result
 
     def _total(self, f, i, drain):
         t = [0] * self.config.vector_lanes
@@ -93,7 +131,9 @@ class Meaning:
         operand = [
             self.vector[(f[f"operand{k}"] + i) % self.config.vector_depth][lane] for k in range(3)
         ]
-        if f["scale"]:
+        if f["scale"] == Scale.SCALAR:
+            t = numerics.scale_sum(t, *self.scalars[f["parameters"]])
+        elif f["scale"]:
             row = self.parameters[f["parameters"] + i][lane]
             t = numerics.scale_sum(t, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
         v = sat16(t)
@@ -127,6 +167,10 @@ def reads_and_writes(f):
     reads |= span("sum_address", "s", f["sums"] in (Sums.ADD, Sums.ACCUMULATE))
     writes = span("vector_address", "v", f["write_vector"])
     writes |= span("sum_address", "s", f["sums"] in (Sums.ACCUMULATE, Sums.WRITE))
+    if f["scale"] == Scale.SCALAR:
+        reads.add(("scalar", f["parameters"]))
+    if f["sums"] in REDUCTIONS:
+        writes.add(("scalar", reduction_target(f["sum_address"])[0]))
     return reads, writes
 
 
@@ -290,8 +334,8 @@ def random_command(rng, config, top):
     """A legal VECTOR on the addresses below `top` that does not read what it wrote for an earlier
     chunk."""
     n = rng.randrange(1, 7)
-    f = dict(
-        QUIET,
+    f = quiet(
+        config,
         count=n,
         drain=rng.randrange(16),
         plane_stride=rng.randrange(16, 60),
@@ -305,10 +349,18 @@ def random_command(rng, config, top):
     choices = {"combine": Combine, "store": Store, "finish": Finish}
     for name, choice in choices.items():
         f[name] = rng.choice(list(choice))
-    f["sums"] = rng.choice([s for s in Sums if s < Sums.MAXIMUM])
+    f["sums"] = rng.choice(list(Sums))
+    f["scale"] = rng.choice(list(Scale))
+    if f["scale"] == Scale.SCALAR:
+        f["parameters"] = rng.randrange(SCALARS)
+    if f["sums"] in REDUCTIONS:
+        gain = rng.randint(0, MOST_GAIN[f["sums"]])
+        f["sum_address"] = reduction_address(rng.randrange(SCALARS), gain)
+    if rng.random() < 0.4:
+        f["tail"], f["store"] = rng.randrange(config.vector_lanes), Store.NONE
     tables = [Function.TABLE0 + t for t in range(config.tables)]
     f["function"] = rng.choice([Function.NONE, Function.RELU, *tables, *tables])
-    for name in ("scale", "write_vector", "write_columns"):
+    for name in ("write_vector", "write_columns"):
         f[name] = rng.randrange(2)
     clashes = any(f[f"operand{k}"] < f["vector_address"] < f[f"operand{k}"] + n for k in range(3))
     return random_command(rng, config, top) if clashes else f
@@ -316,10 +368,25 @@ def random_command(rng, config, top):
 
 def read_back(config):
     """Commands that send all of vector and sum memory to DDR, vector memory also through its row
-    parameters."""
-    vector = dict(QUIET, count=config.vector_depth, source=Source.OPERAND, store=Store.VALUES)
-    sums = dict(QUIET, count=config.sum_depth, sums=Sums.ADD, store=Store.SUMS)
-    return [vector, sums, dict(vector, count=config.parameter_depth, scale=1)]
+    parameters, and zeros and sums through every scalar."""
+    vector = quiet(config, source=Source.OPERAND, store=Store.VALUES)
+    vector["count"] = config.vector_depth
+    sums = quiet(config, count=config.sum_depth, sums=Sums.ADD, store=Store.SUMS)
+    rows = dict(vector, count=config.parameter_depth, scale=Scale.ROWS)
+    scaled = [
+        quiet(config, count=n, sums=kind, scale=Scale.SCALAR, parameters=i, store=Store.VALUES)
+        for i in range(SCALARS)
+        for n, kind in ((1, Sums.NONE), (6, Sums.ADD))
+    ]
+    return [vector, sums, rows, *scaled]
+
+
+def first_scalars(config):
+    """Commands that write every scalar."""
+    return [
+        quiet(config, source=Source.OPERAND, sums=Sums.MOMENTS, sum_address=i)
+        for i in range(SCALARS)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +409,7 @@ def test_random_commands(config, latency, rates):
 
     async def script(ctx):
         await bench.play(ctx, items=all_items(rng, config))
+        await bench.play(ctx, first_scalars(config))
         await bench.play(ctx, commands, upper)
         await bench.play(ctx, read_back(config))
 
@@ -355,10 +423,10 @@ def test_cycles_are_exact():
     latency = 6
     bench = Bench(TINY, latency, seed=1, command_rate=1.0, store_rate=1.0)
     commands = [
-        dict(QUIET, count=4, source=Source.DRAIN, write_columns=1),
-        dict(QUIET, count=3, source=Source.DRAIN_PLANES, plane_stride=10, store=Store.SUMS),
-        dict(QUIET, count=1, store=Store.VALUES),
-        dict(QUIET, count=5, source=Source.OPERAND, operand0=9, write_vector=1, vector_address=20),
+        quiet(TINY, count=4, source=Source.DRAIN, write_columns=1),
+        quiet(TINY, count=3, source=Source.DRAIN_PLANES, plane_stride=10, store=Store.SUMS),
+        quiet(TINY, count=1, store=Store.VALUES),
+        quiet(TINY, count=5, source=Source.OPERAND, operand0=9, write_vector=1, vector_address=20),
     ]
 
     async def script(ctx):
@@ -372,11 +440,55 @@ def test_cycles_are_exact():
     assert command_cycles(4, 1, latency) == 36 == bench.cycles["completed"][0]
 
 
+def test_reductions_are_paced_and_complete_in_order():
+    """A maximum takes 22 cycles in the scalar unit; what follows completes behind it, and what is
+    far behind is not held up."""
+    latency = 6
+    bench = Bench(WIDE, latency, seed=3, command_rate=1.0)
+    commands = [
+        quiet(WIDE, count=3, source=Source.OPERAND, sums=Sums.MAXIMUM),
+        quiet(WIDE, count=2),
+        quiet(WIDE),
+    ]
+
+    async def script(ctx):
+        await bench.play(ctx, commands)
+        await bench.play(ctx, commands[1:2])
+
+    bench.run(script)
+    pace = WIDE.vector_lanes // 4
+    assert bench.cycles["taken"][:6] == [2, 2 + pace, 2 + 2 * pace, *range(7, 10)]
+    written = 2 + 2 * pace + latency + RESULT_CYCLE + pace + 6 + 22
+    assert bench.cycles["completed"][:3] == [written + 2, written + 3, written + 4]
+    alone = bench.cycles["command"][3] + command_cycles(2, 1, latency)
+    assert bench.cycles["completed"][3] == alone
+
+
+def test_many_short_reductions_wait_for_a_place():
+    """One-chunk moments come faster than their scalars: at most three are under way."""
+    bench = Bench(TINY, 6, seed=4, command_rate=1.0)
+    commands = [
+        quiet(TINY, source=Source.OPERAND, operand0=i, sums=Sums.MOMENTS, sum_address=i)
+        for i in range(12)
+    ]
+
+    async def script(ctx):
+        await bench.play(ctx, items=all_items(random.Random(4), TINY))
+        await bench.play(ctx, commands)
+        await bench.play(ctx, [command for command in first_scalars(TINY)[12:]])
+        await bench.play(ctx, read_back(TINY))
+
+    bench.run(script)
+    taken, completed = bench.cycles["taken"][:12], bench.cycles["completed"][:12]
+    assert all(later > done for later, done in zip(taken[3:], completed, strict=False))
+    assert all(b - a <= 120 for a, b in pairwise(completed))
+
+
 def test_store_back_pressure_holds_chunks_back_and_nothing_else():
     """With DDR stuck, 33 chunks are taken and no more; commands behind wait; all comes out once DDR
     moves."""
     bench = Bench(TINY, 4, seed=5, command_rate=1.0, store_rate=0.0)
-    commands = [dict(QUIET, count=40, store=Store.VALUES), dict(QUIET, count=2, store=Store.SUMS)]
+    commands = [quiet(TINY, count=40, store=Store.VALUES), quiet(TINY, count=2, store=Store.SUMS)]
 
     async def script(ctx):
         await bench.play(ctx, commands)
