@@ -16,6 +16,7 @@ from .interfaces import WeightWrite, struct
 from .weights import weight_address
 
 QUAD_LANES = 4
+ENTRY_BITS = struct(ENTRY).size
 SATURATED = ("01111---", "10000---", "10001000")
 """Bytes above 119 or below -119, whose digits are both 7 or both -7."""
 
@@ -28,12 +29,14 @@ def digit(byte: Value, plane: Value) -> Value:
 
 class DigitWriter(Component):
     """Makes one write of `octet` a cycle, two cycles later: all of it (an item), or (`quad`) its
-    first four bytes.
+    first four bytes. Writes of LOADs pass a cycle later: there is one register for both.
 
     Members
     -------
-    valid: strobe. place: where to. height, slots: words and slots of a digit plane.
-    busy: a write is under way, or at `weights`.
+    valid: strobe. zero: bytes that count as 0. place: where to.
+    height, slots: words and slots of a digit plane.
+    loaded: a LOAD's writes, never in the cycle after `valid`. weights: all writes.
+    busy: `valid` was 1 in the last cycle.
     """
 
     def __init__(self, config: Config):
@@ -43,9 +46,11 @@ class DigitWriter(Component):
                 "valid": In(1),
                 "quad": In(1),
                 "octet": In(data.ArrayLayout(8, config.group)),
+                "zero": In(config.group),
                 "place": In(place_layout(config)),
                 "height": In(range(SLOTS + 1)),
                 "slots": In(range(SLOTS)),
+                "loaded": In(WeightWrite(config)),
                 "weights": Out(WeightWrite(config)),
                 "busy": Out(1),
             }
@@ -53,8 +58,7 @@ class DigitWriter(Component):
 
     def elaborate(self, platform):
         m = Module()
-        place, weights = self.place, self.weights
-        valid = Signal()
+        place, loaded = self.place, self.loaded
         octet = data_register(self.octet.shape(), "octet_now")
         column = data_register(weight_address(self._config), "column")
         word = data_register(place.word.shape(), "word")
@@ -63,9 +67,9 @@ class DigitWriter(Component):
             data_register(place[name].shape(), f"{name}_now")
             for name in ("array", "first", "plane")
         )
-        # sums of two
+        # bytes, sums of two
         m.d.sync += [
-            valid.eq(self.valid),
+            self.busy.eq(self.valid),
             octet.eq(self.octet),
             column.eq(place.column + place.head),
             word.eq(place.word + Mux(place.plane, self.height, 0)),
@@ -74,29 +78,27 @@ class DigitWriter(Component):
             first.eq(place.first),
             plane.eq(place.plane),
         ]
+        for byte, zero in zip(octet, self.zero, strict=True):
+            with m.If(zero):
+                m.d.sync += byte.eq(0)
         # digits, sums of three
-        slot = data_register(place.slot.shape(), "slot")
-        address = data_register(weight_address(self._config), "address")
-        m.d.sync += [
-            weights.valid.eq(valid),
-            data_output(m, weights.array, "array").eq(array),
-            data_output(m, weights.first, "first").eq(first),
-            address.eq(column + word),
-            slot.eq(first_slot + Mux(plane, self.slots, 0)),
-        ]
-        for i, byte in enumerate(octet):
-            written = data_register(4, f"digit_{i}")
-            m.d.sync += written.eq(digit(byte, plane))
-            entry = Signal(struct(ENTRY), name=f"entry_{i}")
-            quad = weights.quads[i // QUAD_LANES]
-            m.d.comb += [
-                entry.digit.eq(written),
-                entry.slot.eq(slot),
-                quad.word_select(i % QUAD_LANES, ENTRY.width).eq(entry),
+        slot = Signal(place.slot.shape())
+        m.d.comb += slot.eq(first_slot + Mux(plane, self.slots, 0))
+        written = {
+            name: data_output(m, getattr(self.weights, name), f"weights_{name}")
+            for name in ("array", "address", "first", "count", "quads")
+        }
+        m.d.sync += self.weights.valid.eq(self.busy | loaded.valid)
+        m.d.sync += [register.eq(getattr(loaded, name)) for name, register in written.items()]
+        with m.If(self.busy):
+            m.d.sync += [
+                written["array"].eq(array),
+                written["address"].eq((column + word)[: len(column)]),
+                written["first"].eq(first),
+                written["count"].eq(Mux(self.quad, 1, self._config.group // QUAD_LANES)),
             ]
-        m.d.comb += [
-            weights.address.eq(address),
-            weights.count.eq(Mux(self.quad, 1, self._config.group // QUAD_LANES)),
-            self.busy.eq(valid | weights.valid),
-        ]
+            for i, byte in enumerate(octet):
+                quad = written["quads"][i // QUAD_LANES]
+                entry = struct(ENTRY)(quad.word_select(i % QUAD_LANES, ENTRY.width)[:ENTRY_BITS])
+                m.d.sync += [entry.digit.eq(digit(byte, plane)), entry.slot.eq(slot)]
         return m

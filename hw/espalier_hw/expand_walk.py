@@ -43,7 +43,7 @@ class ExpandWalk(Component):
     Members
     -------
     command: held from `begin` (strobe) to the last step. height: words of a plane of a column.
-    head_stride: words from one head's columns to the next one's (Expand.COLUMNS).
+    head_stride: words from one head's columns to the next one's; 0 with Expand.ROWS.
     last_token: (Expand.COLUMNS) no other follows.
     place: where the step writes. element: its number in the group (Expand.ROWS).
     padding: the item is zeros. row_end: the step ends a token, or four lanes. last: it is the last.
@@ -99,7 +99,7 @@ class ExpandWalk(Component):
             m.d.sync += [
                 heads.eq(heads - 1),
                 place.slot.eq(place.slot + (command.slots << 1)),
-                place.head.eq(place.head + Mux(rows, 0, self.head_stride)),
+                place.head.eq(place.head + self.head_stride),
             ]
         return m
 

@@ -18,8 +18,10 @@ from .weights import weight_address
 
 def whole_parts(value: Value, size: int) -> Value:
     """value / size, rounded up; without a divider where size is a power of two."""
-    value = value + (size - 1)
-    return value // size if size & (size - 1) else value[(size - 1).bit_length() :]
+    if size & (size - 1):
+        return (value + (size - 1)) // size
+    bits = (size - 1).bit_length()
+    return value[bits:] + value[:bits].any()
 
 
 class Expander(Component):
@@ -30,13 +32,13 @@ class Expander(Component):
     four tokens and the next four. Before the first write the distance of heads is added up: a cycle
     for each group of every array that `most` tokens take.
 
-    A command stays until it is done: it is taken in a cycle after the one in which the last write
-    stands at `weights`.
+    A command stays until it is done: it is taken in the cycle in which the last write stands at
+    `weights`, or a later one. LOADs' writes pass through, a cycle later.
 
     Members
     -------
     commands: LOAD_COMMANDs with `expand`. last_group: number of the last group in a row.
-    beats: their data. weights: the writes.
+    beats: their data. loaded: a LOAD's writes, while there is no command. weights: all writes.
     """
 
     def __init__(self, config: Config):
@@ -46,6 +48,7 @@ class Expander(Component):
                 "commands": In(stream.Signature(LOAD_COMMAND)),
                 "last_group": In(range(MOST_ROW_GROUPS)),
                 "beats": In(stream.Signature(BEAT_BITS)),
+                "loaded": In(WeightWrite(config)),
                 "weights": Out(WeightWrite(config)),
             }
         )
@@ -54,7 +57,7 @@ class Expander(Component):
         m = Module()
         command = self.commands.payload
         rows = command.memory == Expand.ROWS
-        left = Signal.like(command.most)  # tokens
+        left, spent = Signal.like(command.most), Signal()  # tokens; none after these
         height = Signal(range(SLOTS + 1))
         head_stride = Signal(weight_address(self._config))
         m.submodules.reader = reader = RowReader(self._config)
@@ -62,13 +65,14 @@ class Expander(Component):
         m.submodules.walk = walk = ExpandWalk(self._config)
         m.submodules.writer = writer = DigitWriter(self._config)
         connect(m, flipped(self.beats), reader.beats)
+        connect(m, flipped(self.loaded), writer.loaded)
         connect(m, writer.weights, flipped(self.weights))
         m.d.comb += [
             reader.last.eq(self.last_group),
             walk.command.eq(command),
             walk.height.eq(height),
             walk.head_stride.eq(head_stride),
-            walk.last_token.eq(left == 1),
+            walk.last_token.eq(spent),
             writer.valid.eq(walk.step),
             writer.place.eq(walk.place),
             writer.quad.eq(rows),
@@ -79,6 +83,13 @@ class Expander(Component):
         self._octet(m, rows, left, walk, reader.items.payload.data, transposer.pairs, writer)
         writing = Signal()
         there = self._there(m, rows, left, writing, walk, reader.items, transposer)
+        round_of_groups = self._config.group * self._config.arrays
+        counted, rest = Signal(range(round_of_groups + 1)), Signal(signed(len(left) + 1))
+        m.d.comb += [
+            counted.eq(Mux(rows, QUAD_ROWS, 1)),
+            rest.eq(left - counted),
+            spent.eq(rest <= 0),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [walk.begin.eq(1), transposer.clear.eq(1)]
@@ -86,12 +97,18 @@ class Expander(Component):
                 with m.If(self.commands.valid):
                     m.next = "DISTANCE"
             with m.State("DISTANCE"):
-                self._distance(m, left, height, head_stride)
+                # the room of one head's columns
+                m.d.comb += counted.eq(round_of_groups)
+                m.d.sync += left.eq(rest)
+                with m.If(~rows):
+                    m.d.sync += head_stride.eq(head_stride + height * (2 * self._config.group))
+                with m.If(spent):
+                    m.d.sync += left.eq(command.count)
+                    m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [writing.eq(1), walk.step.eq(there)]
                 with m.If(walk.row_end):
-                    taken = Mux(rows, QUAD_ROWS, 1)
-                    m.d.sync += left.eq(Mux(left > taken, left - taken, 0))
+                    m.d.sync += left.eq(Mux(spent, 0, rest))
                 with m.If(walk.last):
                     m.next = "LAST"
             with m.State("LAST"):
@@ -103,23 +120,10 @@ class Expander(Component):
     def _height(self):
         """Words of a digit plane of a column."""
         command, config = self.commands.payload, self._config
-        tokens = command.count[: len(command.most)]
-        return Mux(
-            command.memory == Expand.ROWS,
-            whole_parts(tokens, config.lanes),
-            whole_parts(command.groups, config.lanes // config.group),
+        elements = command.groups * config.group
+        return whole_parts(
+            Mux(command.memory == Expand.ROWS, command.count, elements), config.lanes
         )
-
-    def _distance(self, m, left, height, head_stride):
-        """The room of one head's columns; `left` counts what `most` tokens need of it."""
-        round_of_groups = self._config.group * self._config.arrays
-        m.d.sync += [
-            head_stride.eq(head_stride + height * (2 * self._config.group)),
-            left.eq(left - round_of_groups),
-        ]
-        with m.If(left <= round_of_groups):
-            m.d.sync += left.eq(self.commands.payload.count)
-            m.next = "WRITE"
 
     def _transpose(self, m, rows, walk, items, transposer):
         """Rows go through the transposer, whose next word is asked for a step ahead."""
@@ -156,4 +160,4 @@ class Expander(Component):
             if i < QUAD_ROWS:
                 element = Mux(walk.element[0], pairs[i][1], pairs[i][0])
                 source, zero = Mux(rows, element, source), Mux(rows, left <= i, zero)
-            m.d.comb += byte.eq(Mux(zero, 0, source))
+            m.d.comb += [byte.eq(source), writer.zero[i].eq(zero)]

@@ -7,13 +7,12 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 
 from espalier.spec.config import Config
-from espalier.spec.isa import QUEUE_DEPTH
+from espalier.spec.isa import MOST_ROW_GROUPS, QUEUE_DEPTH
 from espalier.spec.memory import Memory
 from espalier.spec.registers import Fault
 
 from .buffer import Buffer
 from .bursts import IN_FLIGHT, BurstPlanner, FaultReport
-from .datapath import data_output
 from .expander import Expander
 from .interfaces import (
     ADDRESS_BITS,
@@ -127,7 +126,7 @@ class Loader(Component):
                 with m.If(per_array):
                     m.d.sync += runs.eq(self._config.arrays)
                 with m.If(command.expand):
-                    m.d.sync += [units.eq(-1), runs.eq(command.heads)]
+                    m.d.sync += [units.eq(MOST_ROW_GROUPS - 1), runs.eq(command.heads)]
                 with m.If(commands.valid):
                     m.next = "PLAN"
                     with m.If(command.expand):
@@ -137,7 +136,8 @@ class Loader(Component):
                 with m.If(plans.ready):
                     m.next = "REQUEST"
             with m.State("ROW"):
-                m.d.sync += [units.eq(units + command.groups), runs.eq(runs - 1)]
+                last_group = (units + command.groups)[: len(expander.last_group)]
+                m.d.sync += [units.eq(last_group), runs.eq(runs - 1)]
                 with m.If(runs == 1):
                     m.d.sync += runs.eq(command.count)
                     m.next = "REQUEST"
@@ -184,12 +184,9 @@ class Loader(Component):
                     m.d.comb += request.packing.eq(1)
 
     def _write(self, m, beats, unpacker, expander):
-        """Beats go to the one that is at work; both write weights through one register."""
-        weights = {
-            name: data_output(m, getattr(self.weights, name), f"weights_{name}")
-            for name in ("array", "address", "first", "count", "quads")
-        }
-        expanding = expander.weights.valid
+        """Beats go to the one that is at work; its weights, through one register, to the engine."""
+        connect(m, unpacker.weights, expander.loaded)
+        connect(m, expander.weights, flipped(self.weights))
         expanded = Signal()
         m.d.comb += [
             unpacker.beats.payload.eq(beats.payload),
@@ -199,16 +196,7 @@ class Loader(Component):
             beats.ready.eq(unpacker.beats.ready | expander.beats.ready),
             self.completed.eq(unpacker.completed | expanded),
         ]
-        m.d.sync += [
-            expanded.eq(expander.commands.valid & expander.commands.ready),
-            self.weights.valid.eq(unpacker.weights.valid | expanding),
-        ]
-        for name, register in weights.items():
-            own, other = getattr(unpacker.weights, name), getattr(expander.weights, name)
-            m.d.sync += register.eq(Mux(expanding, other, own))
-            if name == "quads":  # no more than an item's are ever another's
-                for i in range(self._config.group // 4, self._config.quads_per_beat):
-                    m.d.sync += register[i].eq(own[i])
+        m.d.sync += expanded.eq(expander.commands.valid & expander.commands.ready)
 
     def _read(self, m, planner, buffer):
         """Address and data channels, the room that was promised, and faults."""
