@@ -29,7 +29,8 @@ def digit(byte: Value, plane: Value) -> Value:
 
 class DigitWriter(Component):
     """Makes one write of `octet` a cycle, two cycles later: all of it (an item), or (`quad`) its
-    first four bytes. Writes of LOADs pass a cycle later: there is one register for both.
+    first four bytes. Writes of LOADs pass a cycle later: there is one register for both. An
+    entry's unused bit is anything.
 
     Members
     -------

@@ -1,4 +1,5 @@
-"""Loader bench: random LOADs from a stalling memory; every write is compared, in order."""
+"""Loader bench: random LOADs from a stalling memory, whose writes are compared in order, and
+EXPANDs, of which all that was written is compared."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ from random import Random
 from typing import Any
 
 import cocotb
+import numpy as np
 from cocotb.triggers import ClockCycles
 
+from espalier.spec import isa
 from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, TINY
-from espalier.spec.memory import QUAD_BITS, Memory, beats, depth, items_per_address
+from espalier.spec.memory import ENTRY, QUAD_BITS, Memory, beats, depth, items_per_address
 from espalier.spec.registers import Fault
-from espalier_hw.interfaces import LOAD_COMMAND, item_layout
+from espalier_hw.interfaces import EXPAND_FIELDS, LOAD_COMMAND, item_layout
+from espalier_sim.reference.memories import Memories
 
 from .axi_memory import AxiMemory
+from .expands import draw_expand
 from .host import start_clock
 from .streams import Sink, Source, Strobes, elements, pack, unpack, until
 
@@ -48,6 +53,11 @@ class Bench:
 
     async def load(self, memory: Memory, address: int, count: int, ddr: int) -> None:
         values = {"memory": memory, "address": address, "count": count, "ddr": ddr}
+        await self.commands.send(pack(LOAD_COMMAND, values))
+
+    async def expand(self, fields: dict[str, int], tokens: int, ddr: int) -> None:
+        values = {name: fields[name] for name in ("address", *EXPAND_FIELDS)}
+        values |= {"memory": fields["kind"], "count": tokens, "ddr": ddr, "expand": 1}
         await self.commands.send(pack(LOAD_COMMAND, values))
 
     def draw(self, memory: Memory) -> tuple[int, int, int]:
@@ -170,3 +180,58 @@ async def bus_error_is_reported(dut: Any) -> None:
     await until(dut, lambda: int(dut.fault__valid.value))
     assert int(dut.fault__cause.value) == Fault.BUS_ERROR
     assert not bench.completed.seen
+
+
+UNWRITTEN = 99
+ENTRY_BITS = sum(f.width for f in ENTRY.fields)
+
+
+def _blank() -> Memories:
+    memories = Memories(CONFIG)
+    memories.digits[:] = memories.entry_slots[:] = UNWRITTEN
+    return memories
+
+
+def _written(quads: list[tuple[int, ...]]) -> Memories:
+    """The weight memories after these writes."""
+    memories = _blank()
+    for array, word, quad, value in quads:
+        for i in range(4):
+            entry = ENTRY.unpack((value >> (ENTRY.width * i)) & ((1 << ENTRY_BITS) - 1))
+            where = array, word, 4 * quad + i
+            memories.digits[where], memories.entry_slots[where] = entry["digit"], entry["slot"]
+    return memories
+
+
+async def _run_expands(dut: Any, stall: float, count: int) -> None:
+    """EXPANDs with LOADs of items between them."""
+    bench = Bench(dut, stall)
+    await bench.start()
+    wanted, sent = _blank(), 0
+    for _ in range(count):
+        fields = draw_expand(CONFIG, bench.random, CONFIG.weight_depth)
+        tokens, size = bench.random.randint(1, fields["most"]), isa.expand_row_bytes(fields, CONFIG)
+        ddr = bench.random.randrange(0, WINDOW_BYTES - tokens * size, BEAT_BYTES)
+        rows = np.frombuffer(bench.memory.data, np.uint8, tokens * size, ddr)
+        wanted.expand(fields, rows.reshape(tokens, size).copy())
+        await bench.expand(fields, tokens, ddr)
+        sent += 1
+        if bench.random.random() < 0.5:
+            await bench.load(Memory.VECTOR, 0, bench.random.randint(1, 8), ddr)
+            sent += 1
+    await until(dut, lambda: len(bench.completed.seen) == sent)
+    await ClockCycles(dut.clk, 20)
+    assert len(bench.completed.seen) == sent and int(dut.fault__valid.value) == 0
+    written = _written(bench.seen()["weights"])
+    assert (written.digits == wanted.digits).all()
+    assert (written.entry_slots == wanted.entry_slots).all()
+
+
+@cocotb.test()
+async def expands_without_stalls(dut: Any) -> None:
+    await _run_expands(dut, 0.0, 12)
+
+
+@cocotb.test()
+async def expands_with_stalls(dut: Any) -> None:
+    await _run_expands(dut, 0.4, 12)
