@@ -11,10 +11,12 @@ from axi_model import AxiMemory, pulses, send, simulate
 
 from espalier.spec import isa
 from espalier.spec.config import DE1_SOC, SMALL, TINY
-from espalier.spec.isa import Expand, Instruction, Opcode
+from espalier.spec.isa import Expand
 from espalier.spec.memory import ENTRY, Memory, beats
 from espalier.spec.registers import Fault
+from espalier_hw.interfaces import EXPAND_FIELDS
 from espalier_hw.loader import Loader
+from espalier_sim.benches.expands import draw_expand
 from espalier_sim.reference.memories import Memories
 
 BASE = 0x3000_0000
@@ -28,32 +30,18 @@ UNWRITTEN = 99
 ENTRY_BITS = sum(f.width for f in ENTRY.fields)
 
 
-def random_fields(config, rng, most_writes=3000):
-    """The fields of an EXPAND that fits, and its tokens."""
+def random_expand(config, rng, most_writes=3000):
+    """The fields of an EXPAND of not too many writes, and its tokens."""
     while True:
-        f = {
-            "kind": rng.choice(list(Expand)),
-            "address": rng.randrange(config.weight_depth),
-            "most": rng.choice((rng.randint(1, 12), rng.randint(1, 4 * config.lanes + 3))),
-            "heads": rng.randint(1, 4),
-            "groups": rng.randint(1, 9),
-            "slot": rng.randrange(32),
-            "slots": rng.randint(1, 6),
-        }
+        f = draw_expand(config, rng, config.weight_depth)
         tokens = rng.choice((f["most"], rng.randint(1, f["most"])))
-        if isa.expand_words(f, config, tokens) * config.arrays * config.lanes > 4 * most_writes:
-            continue
-        try:
-            fields = {"register": 0, "offset": 0, "tokens": 1, **f}
-            isa.check(Instruction(Opcode.EXPAND, fields), config)
-        except ValueError:
-            continue
-        return f, tokens
+        if isa.expand_words(f, config, tokens) * config.arrays * config.lanes <= 4 * most_writes:
+            return f, tokens
 
 
 def command(f, tokens, ddr):
     """LOAD_COMMAND of an EXPAND."""
-    own = {name: value for name, value in f.items() if name != "kind"}
+    own = {name: f[name] for name in ("address", *EXPAND_FIELDS)}
     return {**own, "memory": f["kind"], "count": tokens, "ddr": ddr, "expand": 1}
 
 
@@ -153,7 +141,7 @@ def test_weights_are_those_of_the_reference(name, seed):
     bench = Bench(config, seed, stall=(0.0, 0.0, 0.4, 0.7)[seed])
     expands = []
     for _ in range(4):
-        f, tokens = random_fields(config, rng)
+        f, tokens = random_expand(config, rng)
         size = tokens * isa.expand_row_bytes(f, config)
         expands.append((f, tokens, rng.randrange(0, SIZE - size, 16)))
     assert bench.run([command(*expand) for expand in expands])[0] == 0
@@ -185,7 +173,7 @@ def test_loads_and_expands_keep_their_order(seed):
     bench = Bench(SMALL, seed, stall=(0.0, 0.3, 0.6)[seed])
     expands = []
     for _ in range(4):
-        f, tokens = random_fields(SMALL, rng, most_writes=1000)
+        f, tokens = random_expand(SMALL, rng, most_writes=1000)
         expands.append(({**f, "address": 0}, tokens, 16 * rng.randrange(500)))
     commands = loads_around(rng, expands)
     commands += [command(*expands[0])]
