@@ -265,8 +265,10 @@ class VectorUnit(wiring.Component):
         wiring.connect(m, reducer.output, scalar_unit.reductions)
         last, tail = timeline.at(cycle - 2, "last", "tail")
         beyond, beyond_later = (Signal(len(lanes), name=f"beyond_{i}") for i in range(2))
+        # a loader item may take the place of a chunk that is not there
+        ends = last & timeline.valid(cycle - 2)
         m.d.sync += [
-            beyond.eq(Cat(last & (tail < lane) for lane in range(len(lanes)))),
+            beyond.eq(Cat(ends & (tail < lane) for lane in range(len(lanes)))),
             beyond_later.eq(beyond),
         ]
         m.d.comb += [lane.beyond.eq(beyond[i]) for i, lane in enumerate(lanes)]

@@ -464,6 +464,19 @@ def test_reductions_are_paced_and_complete_in_order():
     assert bench.cycles["completed"][3] == alone
 
 
+def test_items_after_bounded_commands_are_whole():
+    """What a bounded command left in the queue blanks no loader item."""
+    bench, rng = Bench(TINY, 6, seed=6, command_rate=1.0), random.Random(6)
+
+    async def script(ctx):
+        await bench.play(ctx, [quiet(TINY, tail=0, source=Source.DRAIN)] * 4)
+        await bench.play(ctx, items=all_items(rng, TINY))
+        await bench.play(ctx, [quiet(TINY, source=Source.OPERAND, store=Store.VALUES, count=128)])
+
+    bench.run(script)
+    assert len(bench.stored) == TINY.vector_depth
+
+
 def test_many_short_reductions_wait_for_a_place():
     """One-chunk moments come faster than their scalars: at most three are under way."""
     bench = Bench(TINY, 6, seed=4, command_rate=1.0)
@@ -475,7 +488,7 @@ def test_many_short_reductions_wait_for_a_place():
     async def script(ctx):
         await bench.play(ctx, items=all_items(random.Random(4), TINY))
         await bench.play(ctx, commands)
-        await bench.play(ctx, [command for command in first_scalars(TINY)[12:]])
+        await bench.play(ctx, first_scalars(TINY)[12:])
         await bench.play(ctx, read_back(TINY))
 
     bench.run(script)

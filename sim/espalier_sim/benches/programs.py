@@ -1,4 +1,5 @@
-"""Random programs of LOAD, PRODUCT and VECTOR with stores, whose result the contract defines.
+"""Random programs of LOAD, EXPAND, PRODUCT and VECTOR with stores, whose result the contract
+defines.
 
 Waits are as weak as the instructions allow, so that units really run side by side: what the
 hardware reorders shows as a difference from the reference machine, which runs in order.
@@ -13,25 +14,37 @@ from random import Random
 from espalier.spec import isa, memory
 from espalier.spec.config import BEAT_BYTES, SUM_BITS, Config
 from espalier.spec.isa import (
+    MOST_GAIN,
     Combine,
     Finish,
     Function,
     Instruction,
     Mode,
     Opcode,
+    Scale,
     Source,
     Store,
     Sums,
+    reduction_address,
+    reduction_target,
     stored_column_bytes,
 )
 from espalier.spec.memory import ENTRY, Memory
 from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
 
+from .expands import draw_expand
+
 DATA_OFFSET = 0x2000
 WINDOW_BYTES = 1 << 17
 OUTPUT_OFFSET = WINDOW_BYTES // 2
-OUTPUT, STORE_AT, LOAD_AT = 1, 2, 3
-"""Registers: next free output address, address of the store, address of the load."""
+OUTPUT, STORE_AT, LOAD_AT, BOUND, TOKENS = 1, 2, 3, 4, 5
+"""Registers: next free output address, address of the store, address of the load, elements of a
+bounded VECTOR, tokens of an EXPAND."""
+SCALARS = 8
+"""Scalars that a program uses; all are written before the first is read."""
+REDUCTIONS = (Sums.MAXIMUM, Sums.MASS, Sums.MOMENTS)
+OUTPUTS = ("output", 0, 1)
+"""All that is stored, as a Range."""
 LONGEST_COLUMN = 5
 MOST_CHUNKS = 6
 Range = tuple[str, int, int]
@@ -96,21 +109,27 @@ class Generator:
         self._words = min(config.weight_depth, 48)
         self._groups = min(config.column_depth, config.descriptor_depth, 8)
         self._chunks = min(config.vector_depth, config.sum_depth, config.parameter_depth, 16)
+        self._instructions = (self._product, self._vector, self._reload, self._expand)
 
     def program(self, passes: int = 2, body: int = 10) -> Program:
         """Load every memory, then `passes` times `body` random instructions."""
-        self._add(Opcode.SET, target=OUTPUT, value=OUTPUT_OFFSET)
+        for register in (OUTPUT, STORE_AT):
+            self._add(Opcode.SET, target=register, value=OUTPUT_OFFSET)
         for target, address, count in self._first_loads():
             self._load(target, address, count)
         self._clear_last()
+        for scalar in range(SCALARS):
+            self._issue_vector({**self._vector_fields(), **self._reduction(scalar), "store": 0})
         self._add(Opcode.LOOP, count=passes, end=0)
         start = self._program.length - 1
         for _ in range(body):
-            self._random.choices([self._product, self._vector, self._reload], [3, 4, 1])[0]()
+            self._random.choices(self._instructions, [3, 4, 1, 2])[0]()
         self._vector()
         self._add(Opcode.END, **{f"wait_{unit}": 0 for unit in isa.UNITS})
         loop = Instruction(Opcode.LOOP, {"count": passes, "end": self._program.length - 1})
         self._program.instructions[start] = loop
+        for scalar in range(SCALARS):
+            self._issue_vector(self._show_scalar(scalar))
         # A START after a HALT keeps the slots: leave them empty, as every compiled program does.
         self._add(Opcode.VECTOR, source=Source.DRAIN, count=self._config.tile_chunks)
         self._add(Opcode.HALT)
@@ -218,6 +237,27 @@ class Generator:
         per_address = 1 if target is Memory.DESCRIPTORS else memory.items_per_address(c, target)
         self._load(target, first, draw.randint(1, min(size - first, 3) * per_address))
 
+    def _expand(self) -> None:
+        """Weights of random rows, or of what was stored last."""
+        draw = self._random
+        f = draw_expand(self._config, draw, self._words)
+        f["tokens"] = TOKENS
+        value = draw.choice([0, -1, f["most"] + 1, draw.randint(1, f["most"])])
+        self._add(Opcode.SET, target=TOKENS, value=value)
+        first = f["address"]
+        writes = [("WEIGHTS", first, first + isa.expand_words(f, self._config, f["most"]))]
+        if draw.random() < 0.5:
+            f["register"] = STORE_AT
+            writes.append(OUTPUTS)  # to which stores are readers: they need not wait for each other
+        else:
+            size = f["most"] * isa.expand_row_bytes(f, self._config)
+            offset, self._free = self._free, self._free + size
+            self._program.image[offset : self._free] = draw.randbytes(size)
+            self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
+            f.update(register=LOAD_AT, offset=BEAT_BYTES)
+        self._add(Opcode.EXPAND, **f, **self._waits.before([], writes))
+        self._waits.issue("load", [], writes)
+
     def _clear_last(self) -> None:
         self._add(Opcode.PRODUCT, mode=Mode.CLEAR, groups=self._groups)
         self._waits.issue("engine", [], [("last", 0, self._groups)])
@@ -247,16 +287,43 @@ class Generator:
 
     def _vector(self) -> None:
         f = self._vector_fields()
+        if self._random.random() < 0.3:
+            f.update(self._reduction(self._random.randrange(SCALARS)))
+        if self._random.random() < 0.3:
+            f["scale"], f["parameters"] = Scale.SCALAR, self._random.randrange(SCALARS)
+        if self._random.random() < 0.3:
+            f.update(store=Store.NONE, register=BOUND, bounded=1)
+        self._issue_vector(f)
+
+    def _reduction(self, scalar: int) -> dict[str, int]:
+        kind = self._random.choice(REDUCTIONS)
+        gain = self._random.randint(0, MOST_GAIN[kind])
+        return {"sums": kind, "sum_address": reduction_address(scalar, gain)}
+
+    def _show_scalar(self, scalar: int) -> dict[str, int]:
+        """Stored sums as the scalar scales them."""
+        fields = self._vector_fields()
+        shown = {"source": Source.ZERO, "sums": Sums.ADD, "store": Store.VALUES}
+        shown |= {"scale": Scale.SCALAR, "parameters": scalar}
+        address = self._random.randint(0, self._chunks - fields["count"])
+        same = {"combine": 0, "function": 0, "finish": 0, "sum_address": address}
+        return {**fields, **shown, **same}
+
+    def _issue_vector(self, f: dict[str, int]) -> None:
         reads, writes = self._vector_ranges(f)
         if f["store"]:
+            reads.append(OUTPUTS)
             size = self._stored_bytes(f)
             self._add(Opcode.SET, target=STORE_AT, use_source=1, source=OUTPUT)
             self._add(Opcode.SET, target=OUTPUT, use_source=1, source=OUTPUT, value=size)
             f["register"] = STORE_AT
+        if f.get("bounded"):
+            value = self._random.choice([0, 1, self._random.getrandbits(6), -1])
+            self._add(Opcode.SET, target=BOUND, value=value)
         self._add(Opcode.VECTOR, **f, **self._waits.before(reads, writes))
         self._waits.issue("vector", reads, writes)
         if f["store"]:
-            self._waits.issue("store", [], [])
+            self._waits.issue("store", [OUTPUTS], [])
 
     def _stored_bytes(self, f: dict[str, int]) -> int:
         if f["store"] == Store.COLUMNS:
@@ -275,7 +342,7 @@ class Generator:
             "plane_stride": stride,
             "sums": draw.choice([s for s in Sums if s < Sums.MAXIMUM]),
             "sum_address": draw.randint(0, self._chunks - n),
-            "scale": draw.choices([0, 1], [1, 3])[0],
+            "scale": draw.choices([Scale.NONE, Scale.ROWS], [1, 3])[0],
             "parameters": draw.randint(0, self._chunks - n),
             "combine": draw.choice(list(Combine)),
             "function": draw.choice([f for f in Function if f < Function.TABLE0 + c.tables]),
@@ -298,8 +365,10 @@ class Generator:
 
     def _vector_ranges(self, f: dict[str, int]) -> tuple[list[Range], list[Range]]:
         c, n = self._config, f["count"]
+        rows = "SCALARS" if f["scale"] == Scale.SCALAR else "PARAMETERS"
+        size = 1 if f["scale"] == Scale.SCALAR else n
         reads: list[Range] = [
-            ("PARAMETERS", f["parameters"], f["parameters"] + n),
+            (rows, f["parameters"], f["parameters"] + size),
             ("TABLES", 0, 256),
         ]
         reads += [("VECTOR", f[name], f[name] + n) for name in ("operand0", "operand1", "operand2")]
@@ -308,7 +377,10 @@ class Generator:
         for plane in range(planes):
             first = f["drain"] + plane * f["plane_stride"]
             writes.append(("slots", first, first + n))
-        if f["sums"]:
+        if f["sums"] in REDUCTIONS:
+            scalar, _ = reduction_target(f["sum_address"])
+            writes.append(("SCALARS", scalar, scalar + 1))
+        elif f["sums"]:
             writes.append(("SUMS", f["sum_address"], f["sum_address"] + n))
         if f["write_vector"]:
             writes.append(("VECTOR", f["vector_address"], f["vector_address"] + n))

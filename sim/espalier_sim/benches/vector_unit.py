@@ -12,7 +12,19 @@ from cocotb.triggers import RisingEdge
 
 from espalier.spec import numerics
 from espalier.spec.config import SUM_BITS, preset
-from espalier.spec.isa import Combine, Finish, Function, Source, Store, Sums
+from espalier.spec.isa import (
+    MOST_GAIN,
+    SCALARS,
+    Combine,
+    Finish,
+    Function,
+    Scale,
+    Source,
+    Store,
+    Sums,
+    reduction_address,
+    reduction_target,
+)
 from espalier.spec.memory import PARAMETER, TABLE_ENTRY, Memory, depth, items_per_address
 from espalier.spec.numerics import SHIFTS, TABLE_SEGMENTS, VALUE_MAX, VALUE_MIN, clip
 from espalier_hw.engine import DRAIN_LATENCY
@@ -49,6 +61,7 @@ class Model:
             [{"multiplier": 0, "shift": 0, "bias": 0}] * LANES for _ in range(CHUNKS)
         ]
         self.tables = [{"base": 0, "slope": 0}] * depth(CONFIG, Memory.TABLES)
+        self.scalars = [(0, 0, 0)] * SCALARS
         self.columns: list[tuple[int, int, list[int]]] = []
         self.stored: list[tuple[int, list[int]]] = []
 
@@ -65,6 +78,7 @@ class Model:
 
     def execute(self, f: dict[str, int], drained: list[list[int]]) -> None:
         """`drained` holds, for each chunk, the low plane's rows, then the high plane's."""
+        results: list[int] = []
         for i in range(f["count"]):
             total = [self._total(f, i, lane, drained) for lane in range(LANES)]
             value = [self._value(f, i, lane, t) for lane, t in enumerate(total)]
@@ -72,6 +86,9 @@ class Model:
                 self.sums[f["sum_address"] + i] = total
             if f["write_vector"]:
                 self.vector[f["vector_address"] + i] = value
+            counts = f["tail"] + 1 if i == f["count"] - 1 else LANES
+            value[counts:] = [0] * (LANES - counts)
+            results += value[:counts]
             x = [clip(numerics.column_input(v), -127, 127) for v in value]
             if f["write_columns"]:
                 word, array = divmod(i * CONFIG.chunk_groups, CONFIG.arrays)
@@ -79,6 +96,20 @@ class Model:
             if f["store"]:
                 sent = {Store.SUMS: total, Store.VALUES: value, Store.COLUMNS: x}
                 self.stored.append((f["store"], list(sent[Store(f["store"])])))
+
+        if f["sums"] >= Sums.MAXIMUM:
+            self._reduce(f, results)
+
+    def _reduce(self, f: dict[str, int], x: list[int]) -> None:
+        scalar, gain = reduction_target(f["sum_address"])
+        if f["sums"] == Sums.MAXIMUM:
+            self.scalars[scalar] = numerics.maximum_scalar(max(x), gain)
+        elif f["sums"] == Sums.MASS:
+            mass = sum(clip(numerics.column_input(v), -127, 127) for v in x)
+            self.scalars[scalar] = numerics.mass_scalar(mass, gain)
+        else:
+            sums = sum(x), sum(v * v for v in x)
+            self.scalars[scalar] = numerics.moments_scalar(*sums, len(x), gain)
 
     def _total(self, f: dict[str, int], i: int, lane: int, drained: list[list[int]]) -> int:
         total = 0
@@ -93,7 +124,9 @@ class Model:
 
     def _value(self, f: dict[str, int], i: int, lane: int, total: int) -> int:
         at = [self.vector[f[f"operand{k}"] + i][lane] for k in range(3)]
-        if f["scale"]:
+        if f["scale"] == Scale.SCALAR:
+            total = numerics.scale_sum(total, *self.scalars[f["parameters"]])
+        elif f["scale"] == Scale.ROWS:
             row = self.parameters[f["parameters"] + i][lane]
             shift = SHIFTS[row["shift"]]
             total = numerics.scale_sum(total, row["multiplier"], shift, row["bias"])
@@ -159,6 +192,12 @@ class Bench:
                 for part in range(items_per_address(CONFIG, memory)):
                     await self.load(memory, address, part)
 
+        for scalar in range(SCALARS):
+            kind = self.random.choice([Sums.MAXIMUM, Sums.MASS, Sums.MOMENTS])
+            address = reduction_address(scalar, self.random.randint(0, MOST_GAIN[kind]))
+            f = {**self.draw(), "sums": kind, "sum_address": address, "scale": Scale.ROWS}
+            await self.execute({**f, "parameters": 0})
+
     async def load(self, memory: Memory, address: int, part: int) -> None:
         draw = self.random
         if memory is Memory.SUMS:
@@ -180,10 +219,11 @@ class Bench:
         f.update(
             count=n,
             source=draw.choice(list(Source)),
-            sums=draw.choice([s for s in Sums if s < Sums.MAXIMUM]),
+            tail=LANES - 1,
+            sums=draw.choice(list(Sums)),
             drain=draw.randrange(8),
             plane_stride=8,
-            scale=draw.choice([0, 1, 1]),
+            scale=draw.choice(list(Scale)),
             combine=draw.choice(list(Combine)),
             finish=draw.choice(list(Finish)),
             function=draw.choice([f for f in Function if f < Function.TABLE0 + CONFIG.tables]),
@@ -197,6 +237,13 @@ class Bench:
             f[name] = draw.randint(0, half - n)
         for name in ("sum_address", "parameters"):
             f[name] = draw.randint(0, CHUNKS - n)
+        if f["scale"] == Scale.SCALAR:
+            f["parameters"] = draw.randrange(SCALARS)
+        if f["sums"] >= Sums.MAXIMUM:
+            gain = draw.randint(0, MOST_GAIN[f["sums"]])
+            f["sum_address"] = reduction_address(draw.randrange(SCALARS), gain)
+        if draw.random() < 0.4:
+            f.update(tail=draw.randrange(LANES), store=Store.NONE)
         return f
 
     async def execute(self, f: dict[str, int]) -> None:
@@ -260,14 +307,18 @@ async def independent_commands_overlap(dut: Any) -> None:
     """Commands that share nothing run back to back; drains, stores and columns keep their order."""
     bench = Bench(dut, 0.3)
     await bench.power_up()
-    drawn = []
-    for _ in range(20):
+    drawn: list[dict[str, int]] = []
+    issued, first, count = len(bench.completed.seen), len(bench.rows), 20
+    for scalar in range(count):
         f = bench.draw()
         f.update(sums=Sums.NONE, write_vector=0)
+        if bench.random.random() < 0.5:
+            f.update(sums=Sums.MOMENTS, sum_address=reduction_address(scalar, 12))
+        if f["scale"] == Scale.SCALAR:
+            f["parameters"] = bench.random.randrange(count, SCALARS)
         drawn.append(f)
         await bench.commands.send(pack(VECTOR_COMMAND, f))
-    await until(dut, lambda: len(bench.completed.seen) == len(drawn))
-    first = 0
+    await until(dut, lambda: len(bench.completed.seen) == issued + count)
     for f in drawn:
         rows = f["count"] * PLANES.get(f["source"], 0)
         bench.model.execute(f, bench.rows[first : first + rows])
