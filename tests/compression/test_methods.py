@@ -203,7 +203,11 @@ def test_one_shot_masks_are_kept_in_training_afterwards():
     assert torch.equal(compressor.finish().weight != 0, before)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "movement"])
+NEED_BLOCKS = {"multi-level", "identity-prior"}
+"""Methods that a single layer is not enough for; see test_structured_methods."""
+
+
+@pytest.mark.parametrize("method", sorted({*METHODS, "movement"} - NEED_BLOCKS))
 def test_every_method_resumes_to_the_same_result(tmp_path, method):
     """The state of methods and scores is in the checkpoint."""
     layer, x = layer_and_inputs()
@@ -219,7 +223,9 @@ def test_every_method_resumes_to_the_same_result(tmp_path, method):
         if done == 3:
             raise Stop
 
+    torch.manual_seed(0)
     whole = compress(layer, wishes, **options)
+    torch.manual_seed(0)
     options |= {"checkpoint": tmp_path / "run.pt", "checkpoint_every": 1}
     with pytest.raises(Stop):
         compress(layer, wishes, progress=interrupt, **options)

@@ -98,6 +98,9 @@ class Compressor:
             task_loss = self._teacher.loss(task_loss, inputs, outputs)
         if self.recipe.delta_penalty:
             task_loss = task_loss + self.recipe.delta_penalty * delta_loss(self.model)
+        penalty = self.run.method.penalty(self.run)
+        if penalty is not None:
+            task_loss = task_loss + penalty
         return task_loss
 
     def step(self) -> None:

@@ -107,6 +107,14 @@ class Method:
     score: ClassVar[str] = "magnitude"
     updates: ClassVar[int | None] = None
 
+    # most methods need neither of these two
+    def prepare(self, run: Run) -> None:
+        """Once, before masks are chosen: hooks on `run.model` go to `run.hooks`."""
+
+    def penalty(self, run: Run) -> Tensor | None:
+        """What is added to the loss, of the model's last call; None for nothing."""
+        return None
+
     def density(self, goal: float, progress: float) -> float:
         """The density at a share 0..1 of the pruning time; `goal` at its end."""
         return goal

@@ -32,6 +32,8 @@ class Run:
     score, allocation, method: the recipe's parts; patterns are the weights' own.
     steps, total_steps: training steps done and planned; 0 planned compresses at once.
     calibration: sample inputs, or None.
+    hooks: on the model while it is being compressed; removed at the end.
+    notes: what the method remembers of the model itself; not saved, see `Weight.state`.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Run:
         for weight in self.weights:
             if weight.density < 1:
                 _check_density(weight)
-        self._hooks: list[Any] = []
+        self.hooks: list[Any] = []
         self._watched: list[Weight] = []
         quantization.prepare(self)
+        self.notes: dict[str, Any] = {}
+        self.method.prepare(self)
 
     def _check_needs(self) -> None:
         for kind, part in (("score", self.score), ("method", self.method)):
@@ -113,7 +117,7 @@ class Run:
                 self._watched.append(weight)
                 if processes() == 1:
                     hook = partial(self._gradient, weight)
-                    self._hooks.append(weight.parameter.register_hook(hook))
+                    self.hooks.append(weight.parameter.register_hook(hook))
 
     def see_gradients(self) -> None:
         """With several processes, show score and method the gradients when they are averaged."""
@@ -133,7 +137,7 @@ class Run:
     @torch.no_grad()
     def finish(self) -> None:
         """Pruned weights become 0, gradients are the loss's own again."""
-        for hook in self._hooks:
+        for hook in self.hooks:
             hook.remove()
         for weight in self.weights:
             weight.set_value(weight.value * weight.mask)

@@ -7,8 +7,13 @@ from typing import Any
 
 from ..parts import Method, unknown
 from .admm import Admm, admm_sr_ste
+from .besa import Besa
 from .gradual import Gradual, OneShot
+from .identity_prior import IdentityPrior
+from .multi_level import MultiLevel
+from .probabilistic import Probabilistic
 from .reconstruction import LeastSquares, SparseGpt
+from .recycle import Recycle
 from .sr_ste import SrSte
 
 METHODS: dict[str, Callable[[], Method]] = {
@@ -19,6 +24,11 @@ METHODS: dict[str, Callable[[], Method]] = {
     "admm-sr-ste": admm_sr_ste,
     "sparsegpt": SparseGpt,
     "least-squares": LeastSquares,
+    "besa": Besa,
+    "multi-level": MultiLevel,
+    "probabilistic": Probabilistic,
+    "recycle": Recycle,
+    "identity-prior": IdentityPrior,
 }
 
 
@@ -32,5 +42,6 @@ def make_method(value: Any) -> Method:
 
 
 __all__ = [
-    "METHODS", "Admm", "Gradual", "LeastSquares", "OneShot", "SparseGpt", "SrSte", "make_method",
+    "METHODS", "Admm", "Besa", "Gradual", "IdentityPrior", "LeastSquares", "MultiLevel", "OneShot",
+    "Probabilistic", "Recycle", "SparseGpt", "SrSte", "make_method",
 ]  # fmt: skip

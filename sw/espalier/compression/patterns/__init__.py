@@ -11,6 +11,7 @@ from ..parts import Pattern, unknown
 from .blocks import Blocks
 from .column_balanced import ColumnBalanced
 from .fine_grained import FineGrained
+from .groups import Groups
 from .k_of_n import KOfN
 from .rows import Heads, Rows
 from .uniform_k import UniformK
@@ -19,6 +20,7 @@ PATTERNS: dict[str, Callable[[Config], Pattern]] = {
     "column-balanced": ColumnBalanced.of,
     "uniform-k": lambda config: UniformK(lanes=config.lanes),
     "fine-grained": lambda config: FineGrained(),
+    "groups": lambda config: Groups(),
     "blocks": lambda config: Blocks(),
     "rows": lambda config: Rows(),
     "filters": lambda config: Rows(),
@@ -44,6 +46,7 @@ def pattern_name(pattern: Pattern) -> str:
         ColumnBalanced: "column-balanced",
         UniformK: "uniform-k",
         FineGrained: "fine-grained",
+        Groups: "groups",
         Blocks: "blocks",
         Rows: "rows",
         Heads: "heads",
@@ -54,6 +57,7 @@ def pattern_name(pattern: Pattern) -> str:
 
 
 __all__ = [
-    "PATTERNS", "Blocks", "ColumnBalanced", "FineGrained", "Heads", "KOfN", "Rows", "UniformK",
+    "PATTERNS", "Blocks", "ColumnBalanced", "FineGrained", "Groups", "Heads", "KOfN", "Rows",
+    "UniformK",
     "make_pattern", "pattern_name",
 ]  # fmt: skip
