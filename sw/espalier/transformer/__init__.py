@@ -6,5 +6,6 @@ compiler takes.
 
 from .importer import import_tokens
 from .module import QuantTransformer, quantize
+from .plan import Options
 
-__all__ = ["QuantTransformer", "import_tokens", "quantize"]
+__all__ = ["Options", "QuantTransformer", "import_tokens", "quantize"]

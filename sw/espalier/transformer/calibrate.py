@@ -14,14 +14,15 @@ from .compute import Parameters, compute
 from .float_graph import FloatGraph, Value
 
 POOL = 1 << 17
-"""Magnitudes kept of each value; of more, every second goes, and again."""
+"""Elements kept of each value, of whole tokens; of more, every second token goes, and again."""
 
 
 @dataclass
 class Range:
     """Of one value [tokens, width] over all samples: its ends, and each channel's magnitude.
 
-    channels: largest magnitudes [width]. pool: an even sample of elements, as they are.
+    channels, squares: largest magnitudes and sums of squares [width]. pool: elements of an
+    even sample of tokens.
     """
 
     low: float = 0.0
@@ -29,24 +30,36 @@ class Range:
     channels: Tensor | None = None
     parts: list[Tensor] = field(default_factory=list)
     stride: int = 1
+    skipped: int = 0
+    squares: Tensor | None = None
+    count: int = 0
 
     def add(self, x: Tensor) -> None:
+        squares = x.square().sum(0)
+        self.squares = squares if self.squares is None else self.squares + squares
+        self.count += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         largest = x.abs().amax(0)
         self.channels = largest if self.channels is None else torch.maximum(self.channels, largest)
-        flat = x.reshape(-1)
-        self.parts.append(flat[:: self.stride].clone())
-        while sum(len(part) for part in self.parts) > POOL:
+        self.parts.append(x[self.skipped :: self.stride].clone())
+        self.skipped = (self.skipped - len(x)) % self.stride
+        while sum(part.numel() for part in self.parts) > POOL:
+            rows = torch.cat(self.parts)
             self.stride *= 2
-            self.parts = [part[::2].clone() for part in self.parts]
+            self.parts, self.skipped = [rows[::2]], 0
 
     @property
     def largest(self) -> float:
         return max(-self.low, self.high)
 
     @property
+    def mean_square(self) -> Tensor:
+        """Of each channel [width]."""
+        return self.squares / self.count
+
+    @property
     def pool(self) -> Tensor:
-        return torch.cat(self.parts)
+        return torch.cat(self.parts).flatten()
 
 
 @dataclass

@@ -36,14 +36,13 @@ def embed(graph: FloatGraph, sample: Mapping[str, Tensor], parameters: Parameter
     tokens = next(iter(sample.values())).shape[0]
     total = sample[operation.given] if operation.given else torch.zeros(())
     for table in operation.tables:
-        rows = table.rows.of(parameters)
         if table.index == "position":
-            picked = rows[table.offset : table.offset + tokens]
+            picked = table.rows[table.offset : table.offset + tokens]
         elif table.index is None:
-            picked = rows[table.offset].expand(tokens, -1)
+            picked = table.rows[table.offset : table.offset + 1]
         else:
-            picked = rows[sample[table.index].long()]
-        total = total + picked * table.factor
+            picked = table.rows[sample[table.index].long()]
+        total = total + picked.of(parameters) * table.factor
     norm = graph.host_norm
     return total if norm is None else layer_norm(norm, total, parameters)
 

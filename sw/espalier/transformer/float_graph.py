@@ -7,6 +7,8 @@ integer twin is `espalier.tokens.graph`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +33,22 @@ class Reference:
     places: Tensor
     """int64, in the shape of the result"""
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether these are the first elements in their order."""
+        flat = self.places.reshape(-1)
+        return bool((flat == torch.arange(len(flat))).all())
+
     def of(self, parameters: dict[str, Tensor]) -> Tensor:
         """The elements, with gradients."""
         flat = parameters[self.parameter].reshape(-1)
+        if self.whole:
+            return flat[: self.places.numel()].view(self.places.shape)
         found = flat[self.places.clamp(min=0)]
         return torch.where(self.places < 0, torch.zeros_like(found), found)
+
+    def __getitem__(self, rows: Any) -> Reference:
+        return Reference(self.parameter, self.places[rows])
 
 
 @dataclass(eq=False)

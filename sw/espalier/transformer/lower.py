@@ -23,15 +23,35 @@ UNIT = 1 << numerics.COLUMN_SHIFT
 FACTOR = 1 << numerics.FACTOR_BITS
 
 
+class FittedScales:
+    """Row scales of weights, kept as long as weights, bits and limits stay as they are."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value, tuple[Tensor, int, float, Tensor]] = {}
+
+    def fit(self, value: Value, weight: Tensor, bits: int, limit: float) -> Tensor:
+        """Scales [rows] of the linear layer that gives `value`."""
+        known = self._known.get(value)
+        if known is not None:
+            before, its_bits, its_limit, scale = known
+            same = its_bits == bits and torch.equal(before, weight)
+            if same and (its_limit == limit or float(scale.max()) < 0.4 * min(limit, its_limit)):
+                return scale
+        levels = torch.full_like(weight[0], numerics.WEIGHT_LEVELS[bits])
+        scale = row_scales(weight, levels, limit)
+        self._known[value] = weight.detach().clone(), bits, limit, scale
+        return scale
+
+
 @dataclass
 class Lowering:
     """One pass over a float graph. bits: weight bits by linear layer's result."""
 
     graph: FloatGraph
     parameters: Parameters
-    masks: Mapping[str, Tensor]
     plan: Plan
     bits: Mapping[Value, int]
+    fitted: FittedScales
     result: tg.TokenGraph = field(default_factory=tg.TokenGraph)
     _main: dict[Value, tg.Tensor] = field(default_factory=dict)
     _column: dict[Value, tg.Tensor] = field(default_factory=dict)
@@ -49,7 +69,9 @@ class Lowering:
         self.result.operations.append(operation)
 
     def _tensor(self, value: Value, scale: float, suffix: str = "") -> tg.Tensor:
-        return tg.Tensor(value.name + suffix, value.width, scale, value.source)
+        added = self.plan.copies.get(value)
+        width = value.width + (0 if added is None else len(added.channels))
+        return tg.Tensor(value.name + suffix, width, scale, value.source)
 
     def _operation(self, operation: fg.Operation) -> None:
         value = operation.output
@@ -92,18 +114,28 @@ class Lowering:
         smooth = self.plan.smooth.get(operation.input)
         if smooth is not None:
             weight = weight * smooth
+        weight, bias = self._with_copies(operation, weight)
         bits = self.bits[operation.output]
-        bias = of(operation.bias, self.parameters)
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
         unit = column.scale * UNIT
-        limit = largest_scale(output.scale) / unit
-        levels = torch.full_like(weight[0], numerics.WEIGHT_LEVELS[bits])
-        scale = row_scales(weight, levels, limit)
+        scale = self.fitted.fit(operation.output, weight, bits, largest_scale(output.scale) / unit)
         integers = integer_weight(weight, scale, bits)
         rows = make_rows(scale.double() * unit, bias, output.scale).integer()
         self._append(
             tg.Linear(operation.output.name, column, output, make_matrix(integers, bits), rows)
         )
+
+    def _with_copies(self, operation: fg.Linear, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias with the rows and columns of repeated neurons."""
+        bias = of(operation.bias, self.parameters)
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        columns = self.plan.copies.get(operation.input)
+        if columns is not None:
+            weight = torch.cat([weight, weight[:, columns.channels]], dim=1)
+        rows = self.plan.copies.get(operation.output)
+        if rows is not None:
+            weight = torch.cat([weight, weight[rows.channels]])
+            bias = torch.cat([bias, bias[rows.channels] - rows.shift])
+        return weight, bias
 
     def _layer_norm(
         self, operation: fg.LayerNorm, output: tg.Tensor, smooth: Tensor | None

@@ -15,13 +15,13 @@ from ..tokens import host
 from ..tokens.evaluate import evaluate
 from ..tokens.graph import TokenGraph
 from ..tokens.host import HostInput, HostOutput
-from .calibrate import observe
+from .calibrate import Statistics, observe
 from .float_graph import FloatGraph, Value
 from .host import host_input, host_outputs
 from .importer import bind, import_tokens
 from .inputs import describe
-from .lower import Lowering
-from .plan import Plan, Planner
+from .lower import FittedScales, Lowering
+from .plan import Options, Plan, Planner
 
 
 class QuantTransformer(nn.Module):
@@ -50,6 +50,7 @@ class QuantTransformer(nn.Module):
         for linear in tokens.linears:
             self.set_bits(linear.output, _bits_of(linear.weight.parameter, weight_bits))
         self.plan: Plan | None = None
+        self._fitted = FittedScales()
 
     def set_bits(self, value: Value, bits: int) -> None:
         """Choose the weight bits of the linear layer that gives `value`."""
@@ -62,12 +63,17 @@ class QuantTransformer(nn.Module):
         return {name: self.weights.get_parameter(name) for name in self.tokens.parameters}
 
     def calibrate(
-        self, samples: Iterable[Mapping[str, Tensor]], activation_range: str | float = "mse"
+        self, samples: Iterable[Mapping[str, Tensor]], options: Options | None = None
     ) -> None:
         """Choose all scales from samples: inputs by name, without batch axis and padding."""
         with torch.no_grad():
             statistics = observe(self.tokens, samples, self.parameters_by_name)
-        self.plan = Planner(self.tokens, statistics, activation_range).run()
+            self.replan(statistics, options)
+
+    def replan(self, statistics: Statistics, options: Options | None = None) -> None:
+        """Choose all scales from what was observed."""
+        parameters, options = self.parameters_by_name, options or Options()
+        self.plan = Planner(self.tokens, statistics, parameters, self.bits, options).run()
 
     def _plan(self) -> Plan:
         if self.plan is None:
@@ -79,7 +85,7 @@ class QuantTransformer(nn.Module):
     def graph(self) -> TokenGraph:
         """The integers for the compiler."""
         parameters = {k: v.detach() for k, v in self.parameters_by_name.items()}
-        return Lowering(self.tokens, parameters, {}, self._plan(), self.bits).run()
+        return Lowering(self.tokens, parameters, self._plan(), self.bits, self._fitted).run()
 
     def host_input(self) -> HostInput:
         """The host's part before the accelerator's."""
@@ -123,7 +129,7 @@ def quantize(
     *,
     calibration: Sequence[Any] | None = None,
     weight_bits: int | Mapping[str, int] = 8,
-    activation_range: str | float = "mse",
+    options: Options | None = None,
 ) -> QuantTransformer:
     """An unmodified transformer in evaluation mode, with the accelerator's integers.
 
@@ -133,7 +139,7 @@ def quantize(
     calibration: sample inputs, each like args (a tensor, a tuple) or kwargs (a dict); default: the
         example itself.
     weight_bits: 4 or 8, or by parameter name ("" for all others).
-    activation_range: of products' inputs: "max", "mse", or the percentile that is not clipped.
+    options: how ranges are chosen and outliers handled.
     """
     result = QuantTransformer(import_tokens(model, args, kwargs), weight_bits)
     batches = (
@@ -143,7 +149,7 @@ def quantize(
     )
     result.calibrate(
         (sample for batch, named in batches for sample in _samples(result, model, batch, named)),
-        activation_range,
+        options,
     )
     return result
 

@@ -8,6 +8,7 @@ have its channels divided by factors that the products' weights take over.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from ..spec import numerics
 from . import float_graph as fg
 from .calibrate import Range, Statistics
+from .compute import Parameters, of
 from .float_graph import FloatGraph, Value
+from .outliers import Copies, copies, least_error, smoothing
 
 COLUMN_ENDS = {level: (level << numerics.COLUMN_SHIFT) + 127 for level in (127, 119)}
 """The largest element that rounds to a column of 127, or of 119."""
@@ -26,6 +29,10 @@ SHARED = 1.08
 """A stream's scale that is coarser than a column's by less serves both."""
 TABLE_REACH = 6.0
 """GELU is 0 or x beyond."""
+STRAIGHT = ("gelu", "gelu_tanh", "relu")
+"""Activations that are x for large x."""
+FREE_GAIN, PAID_GAIN = 1.0, 0.6
+"""Smoothing must bring the error below this share; it is paid where it takes an operation."""
 
 
 @dataclass
@@ -33,29 +40,57 @@ class Plan:
     """main, column: element scales by value; smooth: factors [width] of columns.
 
     gains: of LayerNorms and attentions, by their result.
+    copies: of loud neurons, by the activation's input and by its result.
     """
 
     main: dict[Value, float] = field(default_factory=dict)
     column: dict[Value, float] = field(default_factory=dict)
     smooth: dict[Value, Tensor] = field(default_factory=dict)
     gains: dict[Value, int] = field(default_factory=dict)
+    copies: dict[Value, Copies] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How ranges of products' inputs are chosen.
+
+    activation_range: "max", "mse" for the least squared error, or the percentile of elements that
+        are not clipped. Queries, keys and values are never clipped.
+    smooth: whether a LayerNorm's loud channels are folded into weights where that helps; after a
+        residual sum it takes a second pass of the LayerNorm.
+    copies: how many neurons may be added to a layer before an activation, for its loud ones.
+    """
+
+    activation_range: str | float = "mse"
+    smooth: bool = True
+    copies: int = 8
 
 
 @dataclass
 class Planner:
-    """Chooses a Plan; `percentile` of columns: the share of elements that are not clipped, or
-    "mse" for the least squared error."""
+    """Chooses a Plan.
+
+    parameters, bits: weights and their bits, by linear layer's result.
+    options: see `Options`.
+    """
 
     graph: FloatGraph
     statistics: Statistics
-    activation_range: str | float = "mse"
+    parameters: Parameters
+    bits: Mapping[Value, int]
+    options: Options
     plan: Plan = field(default_factory=Plan)
 
     def run(self) -> Plan:
         streams = self._streams()
         for operation in self.graph.operations:
+            if self.options.smooth and isinstance(operation, fg.LayerNorm):
+                self._smooth(operation.output)
+            if self.options.copies and isinstance(operation, fg.Activation):
+                self._copies(operation)
+        for operation in self.graph.operations:
             value = operation.output
-            self._column(value)
+            self._column(operation)
             if value in streams:
                 self.plan.main[value] = streams[value]
                 self._share(value)
@@ -75,35 +110,102 @@ class Planner:
                 values = {operation.a, operation.b, operation.output}
                 joined = set().union(values, *(group.get(v, set()) for v in values))
                 group |= dict.fromkeys(joined, joined)
+        makers = {operation.output: operation for operation in self.graph.operations}
         return {
-            value: max(self._range(each).largest for each in members) * MARGIN / numerics.VALUE_MAX
+            value: max(
+                max(self._range(each).largest * MARGIN / numerics.VALUE_MAX for each in members),
+                max(self._least(makers[each]) for each in members),
+            )
             or 1.0
             for value, members in group.items()
         }
 
-    def _column(self, value: Value) -> None:
-        """The scale that products want, if there are any."""
+    def _least(self, operation: fg.Operation) -> float:
+        """The smallest scale with which an operation's parameters fit their bits."""
+        if not isinstance(operation, fg.Linear | fg.LayerNorm):
+            return 0.0
+        bias = of(operation.bias, self.parameters)
+        added = self.plan.copies.get(operation.output)
+        largest = 0.0 if bias is None else float(bias.detach().abs().max())
+        if added is not None:
+            own = 0.0 if bias is None else bias.detach()[added.channels]
+            largest = max(largest, float((own - added.shift).abs().max()))
+        least = largest / numerics.VALUE_MAX
+        if isinstance(operation, fg.LayerNorm):
+            least = max(least, float(self._factors(operation).max()))
+        return least
+
+    def _factors(self, operation: fg.LayerNorm) -> Tensor:
+        """The scales [width] with which its factors are the largest that Q3.12 has."""
+        weight = of(operation.weight, self.parameters)
+        weight = torch.ones(operation.output.width) if weight is None else weight.detach()
+        gain = self._gain(operation.output)
+        return weight.abs() * (1 << numerics.FACTOR_BITS) / (numerics.VALUE_MAX << gain)
+
+    def _gain(self, value: Value) -> int:
+        """Of a LayerNorm: as many units per deviation as no element saturates with."""
+        deviation = min(self.statistics.deviations[value] * MARGIN, math.sqrt(value.width))
+        return math.floor(math.log2(numerics.VALUE_MAX / max(deviation, 1.0)))
+
+    def _smooth(self, value: Value) -> None:
         users = fg.users(self.graph, value)
-        end = 0
-        for user in users:
-            if isinstance(user, fg.Attention) and value in (user.key, user.value):
-                end = COLUMN_ENDS[119]
-            elif isinstance(user, fg.Linear | fg.Attention):
-                end = end or COLUMN_ENDS[127]
-        if end:
-            self.plan.column[value] = self._column_range(value) / end or 1.0
+        linears = [user for user in users if isinstance(user, fg.Linear)]
+        if not linears or any(isinstance(user, fg.Attention) for user in users):
+            return
+        weight = torch.cat([user.weight.of(self.parameters).detach() for user in linears])
+        level = numerics.WEIGHT_LEVELS[min(self.bits[user.output] for user in linears)]
+        free = len(linears) == len(users) and not self._is_output(value)
+        factors = smoothing(self._range(value), weight, level, FREE_GAIN if free else PAID_GAIN)
+        if factors is not None:
+            self.plan.smooth[value] = factors
+
+    def _copies(self, operation: fg.Activation) -> None:
+        """Copies, where nothing but linear layers sees the activation and its input."""
+        before, after = operation.input, operation.output
+        made = [o for o in self.graph.linears if o.output is before]
+        alone = len(fg.users(self.graph, before)) == 1 and not self._is_output(before)
+        users = fg.users(self.graph, after)
+        seen = all(isinstance(user, fg.Linear) for user in users) and not self._is_output(after)
+        if made and users and alone and seen and operation.function in STRAIGHT:
+            found = copies(self._range(after), self.options.copies)
+            if found is not None:
+                self.plan.copies |= {before: found, after: found}
+
+    def _is_output(self, value: Value) -> bool:
+        return any(output.value is value for output in self.graph.outputs.values())
+
+    def _column(self, operation: fg.Operation) -> None:
+        """The scale that products want, if there are any."""
+        value, least = operation.output, self._least(operation)
+        users = fg.users(self.graph, value)
+        ends = [
+            COLUMN_ENDS[119 if value in (user.key, user.value) else 127]
+            for user in users
+            if isinstance(user, fg.Attention)
+        ]
+        if ends:
+            scale = self._range(value).largest / min(ends)
+        elif any(isinstance(user, fg.Linear) for user in users):
+            scale = self._column_range(value) / COLUMN_ENDS[127]
+        else:
+            return
+        self.plan.column[value] = scale if value in self.plan.smooth else max(scale, least)
+        self.plan.column[value] = self.plan.column[value] or 1.0
+        if value in self.plan.smooth:
+            smooth, factors = self.plan.smooth[value], self._factors(operation)
+            self.plan.smooth[value] = torch.maximum(smooth, factors / self.plan.column[value])
 
     def _column_range(self, value: Value) -> float:
-        found = self._range(value)
-        pool = found.pool
-        factors = self.plan.smooth.get(value)
-        if factors is not None:
-            return float((found.channels / factors).max())
-        if self.activation_range == "max":
+        found, wanted = self._range(value), self.options.activation_range
+        if value in self.plan.copies:
+            return self.plan.copies[value].limit
+        if value in self.plan.smooth:
+            return float((found.channels / self.plan.smooth[value]).max())
+        if wanted == "max":
             return found.largest
-        if self.activation_range == "mse":
-            return least_error(pool, found.largest)
-        return float(torch.quantile(pool.abs(), float(self.activation_range) / 100))
+        if wanted == "mse":
+            return least_error(found.pool, found.largest)
+        return float(torch.quantile(found.pool.abs(), float(wanted) / 100))
 
     def _share(self, value: Value) -> None:
         column = self.plan.column.get(value)
@@ -117,22 +219,25 @@ class Planner:
         value, plan = operation.output, self.plan
         users = fg.users(self.graph, value)
         found = self._range(value)
-        scale = found.largest * MARGIN / numerics.VALUE_MAX or 1.0
+        scale = found.largest * MARGIN / numerics.VALUE_MAX
         activations = [u.function for u in users if isinstance(u, fg.Activation)]
         if activations:
-            function = activations[0]
-            reach = max(found.high, min(-found.low, TABLE_REACH)) * MARGIN
-            scale = reach / numerics.VALUE_MAX or 1.0
-            if function == "relu":
-                scale = found.high * MARGIN / numerics.VALUE_MAX or 1.0
-            elif function in numerics.FUNCTIONS:
-                scale = numerics.FUNCTIONS[function][1]
-        is_output = any(o.value is value for o in self.graph.outputs.values())
+            scale = self._table_reach(value, activations[0]) / numerics.VALUE_MAX
+            if activations[0] in numerics.FUNCTIONS:
+                scale = numerics.FUNCTIONS[activations[0]][1]
+        is_output = self._is_output(value)
         if value in plan.column and not activations and not is_output:
             scale = plan.column[value]
-        plan.main[value] = scale
+        plan.main[value] = max(scale, self._least(operation)) or 1.0
         if value in plan.column and is_output:
             self._share(value)
+
+    def _table_reach(self, value: Value, function: str) -> float:
+        """How far an activation's input must reach: beyond its ends it may saturate."""
+        found = self._range(value)
+        if value in self.plan.copies:
+            return max(self.plan.copies[value].limit, TABLE_REACH)
+        return found.high if function == "relu" else max(found.high, min(-found.low, TABLE_REACH))
 
     def _fixed(self) -> None:
         """Scales that an operation prescribes: of tables, relu, attention; gains."""
@@ -143,13 +248,25 @@ class Planner:
                 case fg.Activation(function=function) if function in numerics.FUNCTIONS:
                     plan.main[value] = numerics.FUNCTIONS[function][2]
                 case fg.Activation(function="relu", input=x):
-                    plan.main[x] = plan.main[value]
+                    self._relu(x, value)
                 case fg.Attention():
                     self._attention(operation)
                 case fg.LayerNorm():
-                    deviation = self.statistics.deviations[value] * MARGIN
-                    gain = math.floor(math.log2(numerics.VALUE_MAX / max(deviation, 1.0)))
-                    plan.gains[value] = gain
+                    plan.gains[value] = self._gain(value)
+
+    def _relu(self, before: Value, after: Value) -> None:
+        """One scale before and after; the input's biases must fit, too."""
+        plan = self.plan
+        scale = max(plan.main[after], plan.main[before] if self._shared(before) else 0.0)
+        made = next(o for o in self.graph.operations if o.output is before)
+        scale = max(scale, self._least(made))
+        if plan.column.get(after) == plan.main[after]:
+            plan.column[after] = scale
+        plan.main[before] = plan.main[after] = scale
+
+    def _shared(self, value: Value) -> bool:
+        """Whether a value is used in more than one way."""
+        return len(fg.users(self.graph, value)) > 1 or self._is_output(value)
 
     def _attention(self, operation: fg.Attention) -> None:
         """The result's scale is the values' by a power of two."""
@@ -159,21 +276,3 @@ class Planner:
         plan.gains[value] = gain
         plan.main[value] = plan.column[operation.value] / (1 << gain)
         plan.column[value] = plan.main[value]
-
-
-def least_error(pool: Tensor, largest: float, steps: int = 50) -> float:
-    """The range of the least squared error of 8-bit columns, of rounding and of clipping.
-
-    Source: Choukroun et al., Low-bit Quantization of Neural Networks for Efficient Inference, arXiv
-    1902.06822, section 3.
-    """
-    best, least = largest, math.inf
-    for step in range(steps, steps // 10, -1):
-        scale = largest * step / steps / numerics.COLUMN_MAX
-        if scale == 0:
-            return largest
-        rounded = torch.floor(pool / scale + 0.5).clamp(numerics.COLUMN_MIN, numerics.COLUMN_MAX)
-        error = float((rounded * scale - pool).square().sum())
-        if error < least:
-            best, least = largest * step / steps, error
-    return best
