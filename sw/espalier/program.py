@@ -19,6 +19,7 @@ from .spec import isa
 from .spec.config import BEAT_BYTES, Config
 from .spec.interface import ENTRIES, Layer, Port, Scratch
 from .spec.tokens import TokenPlan
+from .tokens.host_file import Host, pack, unpack
 
 FORMAT = "espalier-program"
 MAX_FILE_BYTES = 1 << 30
@@ -47,6 +48,8 @@ class Program:
     whole_sequence: bool = False
     tokens: TokenPlan | None = None
     """Buffers of a transformer's program, which runs over tokens."""
+    host: Host | None = None
+    """What the host does before and after it: embedding, pooling."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What `inspect` shows beside: recipe, densities, residency. JSON values only."""
 
@@ -94,11 +97,13 @@ class Program:
     def save(self, path: str | Path) -> Path:
         """Write the program as one safetensors file and return its path."""
         path = Path(path)
-        path.write_bytes(save({"image": self.image}, metadata=self._metadata()))
+        host, arrays = (None, {}) if self.host is None else pack(self.host)
+        path.write_bytes(save({"image": self.image, **arrays}, metadata=self._metadata(host, arrays)))
         return path
 
-    def _metadata(self) -> dict[str, str]:
+    def _metadata(self, host: Any, arrays: dict[str, np.ndarray]) -> dict[str, str]:
         body = {
+            "host": host,
             "config": asdict(self.config),
             "instructions": self.instructions,
             "entries": dict(self.entries),
@@ -115,7 +120,7 @@ class Program:
             "format": FORMAT,
             "version": str(isa.VERSION),
             "program": text,
-            "checksum": _checksum(text, self.image),
+            "checksum": _checksum(text, self.image, arrays),
         }
 
     @staticmethod
@@ -128,7 +133,8 @@ class Program:
                 raise ProgramError(f"{path}: a program file must be below {MAX_FILE_BYTES} bytes")
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                image = file.get_tensor("image") if "image" in file.keys() else None  # noqa: SIM118
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                image = arrays.pop("image", None)
         except (OSError, SafetensorError, ValueError) as error:
             raise ProgramError(
                 f"{path}: cannot be read as a program ({error}); compile it again"
@@ -141,19 +147,24 @@ class Program:
                 "compile it again"
             )
         text = metadata.get("program", "")
-        if metadata.get("checksum") != _checksum(text, image):
+        if metadata.get("checksum") != _checksum(text, image, arrays):
             raise ProgramError(
                 f"{path}: the checksum does not match, the file was altered or damaged; "
                 "compile it again"
             )
-        return _from_json(text, image, path)
+        return _from_json(text, image, arrays, path)
 
 
-def _checksum(text: str, image: np.ndarray) -> str:
-    return hashlib.sha256(text.encode() + b"\0" + image.tobytes()).hexdigest()
+def _checksum(text: str, image: np.ndarray, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode() + b"\0" + image.tobytes())
+    for name in sorted(arrays):
+        digest.update(b"\0" + name.encode() + b"\0" + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
-def _from_json(text: str, image: np.ndarray, path: Path) -> Program:
+def _from_json(
+    text: str, image: np.ndarray, arrays: dict[str, np.ndarray], path: Path
+) -> Program:
     try:
         body = json.loads(text)
         return Program(
@@ -167,6 +178,7 @@ def _from_json(text: str, image: np.ndarray, path: Path) -> Program:
             layers=tuple(Layer(**layer) for layer in body["layers"]),
             whole_sequence=bool(body["whole_sequence"]),
             tokens=None if body["tokens"] is None else TokenPlan(**body["tokens"]),
+            host=None if body["host"] is None else unpack(body["host"], arrays),
             notes=body["notes"],
         )
     except ProgramError as error:

@@ -23,6 +23,7 @@ from .ir import Graph
 from .labels import Labels
 from .lengths import dynamic_sizes, length_guards
 from .sequence import time_axes
+from .tokens.frontend import compile_tokens, is_transformer
 
 STEPS = (11, 13)
 """Time steps with which a graph is walked; the second where the first shows no fixed length."""
@@ -35,7 +36,7 @@ class WrongTimeAxisError(UnsupportedModelError):
 
 def compile(
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     sequence: Mapping[str, int] | int | None = None,
@@ -47,12 +48,14 @@ def compile(
     Parameters
     ----------
     model: a compressed model (`espalier.compress`), in evaluation mode. One with plain nn.Linear or
-        nn.GRU modules is first quantized at density 1 and 8 bits, with `args` as calibration.
+        nn.GRU modules, or a transformer, is first quantized at density 1 and 8 bits, with `args` as
+        calibration.
     args, kwargs: example inputs of the model's forward, a tensor or a tuple; their batch size and
         length do not matter.
     sequence: the time axis by input name, `{"x": 1}`, or of the only input, `1`. Default: the axis
         over which the model's GRUs run. A model without one is run once per sample.
-    max_length: the most time steps of a run, where the program has to know.
+    max_length: the most time steps of a run, where the program has to know; of a transformer the
+        longest sequence, by default what model and configuration allow.
 
     Raises
     ------
@@ -61,6 +64,10 @@ def compile(
     """
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise InputError(f"max_length must be a positive number of time steps, not {max_length!r}")
+    if isinstance(model, nn.Module) and is_transformer(model):
+        if sequence is not None:
+            raise InputError("a transformer finds its axes itself; leave out sequence")
+        return compile_tokens(model, args, kwargs, max_length=max_length, config=config)
     graph, notes = import_model(model, args, kwargs, sequence=sequence)
     return build(graph, config, {**notes, "max_length": max_length})
 

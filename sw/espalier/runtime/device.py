@@ -12,6 +12,7 @@ from ..errors import DeviceError
 from ..program import Program
 from .driver import Driver
 from .session import Session
+from .token_session import TokenSession
 from .transport import Opener, Transport
 
 GROUP = "espalier.devices"
@@ -103,12 +104,12 @@ class Device:
         self.timeout_s = 600.0
         self._opener = opener
         self._transport: Transport | None = None
-        self._session: Session | None = None
+        self._session: Session | TokenSession | None = None
         self._closed = False
 
-    def load(self, program: Program | str | Path) -> Session:
+    def load(self, program: Program | str | Path) -> Session | TokenSession:
         """Put a program on the machine: check it against the hardware, write its image, load
-        weights and tables.
+        weights and tables. A transformer's program gives a `TokenSession`.
 
         An earlier session of this device loses the machine and says so when it is used.
 
@@ -129,7 +130,8 @@ class Device:
             watchdog_cycles=self.watchdog_cycles,
             timeout_s=self.timeout_s,
         )
-        self._session = Session(driver, program)
+        make = Session if program.tokens is None else TokenSession
+        self._session = make(driver, program)
         return self._session
 
     def _connect(self, program: Program) -> Transport:

@@ -132,24 +132,27 @@ def _length(name: str, kept: np.ndarray) -> int:
     return length
 
 
-def embed(host: HostInput, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Real [tokens, width] float32 of one sample. Raises InputError for indices out of range."""
+def embed(host: HostInput, sample: Mapping[str, np.ndarray], first: int = 0) -> np.ndarray:
+    """Real [tokens, width] float32 of one sample, whose tokens follow `first` others. Raises
+    InputError for indices out of range."""
     tokens = len(next(iter(sample.values())))
-    if tokens == 0 or (host.most_tokens and tokens > host.most_tokens):
-        raise InputError(f"a sample must have 1..{host.most_tokens} tokens, not {tokens}")
+    if tokens == 0 or (host.most_tokens and first + tokens > host.most_tokens):
+        raise InputError(f"a sample must have 1..{host.most_tokens} tokens, not {first + tokens}")
     total = np.zeros((tokens, host.width), np.float32)
     if host.given is not None:
         total = total + np.asarray(sample[host.given], np.float32)
     for table in host.tables:
-        total = total + _rows(table, sample, tokens)
+        total = total + _rows(table, sample, first, tokens)
     return total if host.norm is None else normalise(host.norm, total)
 
 
-def _rows(table: HostTable, sample: Mapping[str, np.ndarray], tokens: int) -> np.ndarray:
+def _rows(
+    table: HostTable, sample: Mapping[str, np.ndarray], first: int, tokens: int
+) -> np.ndarray:
     if table.index is None:
         return table.rows[0]
     if table.index == "position":
-        return table.rows[:tokens]
+        return table.rows[first : first + tokens]
     index = np.asarray(sample[table.index])
     if not np.issubdtype(index.dtype, np.integer):
         raise InputError(f"{table.index} must be integers, not {index.dtype}")

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CapacityError, UnsupportedModelError
+from ...errors import UnsupportedModelError
 from ...program import Program
-from ...spec import isa
 from ...spec.config import BEAT_BYTES, Config
 from ...spec.interface import Kind, Layer, Port
 from ...spec.tokens import Register, TokenPlan
 from ...tokens.graph import Input, Linear, TokenGraph
+from ...tokens.host_file import Host
 from ..emit import Assembly
 from .attention import AttentionPass, key_descriptors
-from .context import Context, Use
+from .context import Context
 from .passes import Piece, pieces, write_pass
 from .placement import stored_bytes
 from .registers import IMAGE
@@ -25,7 +25,12 @@ Pass = TokenPass | AttentionPass
 
 
 def build_tokens(
-    graph: TokenGraph, config: Config, *, most_tokens: int, notes: dict[str, Any]
+    graph: TokenGraph,
+    config: Config,
+    *,
+    most_tokens: int,
+    notes: dict[str, Any],
+    host: Host | None = None,
 ) -> Program:
     """The program of a transformer for sequences of at most `most_tokens`.
 
@@ -34,9 +39,10 @@ def build_tokens(
     CapacityError: a size does not fit the configuration; the message names rule and value.
     UnsupportedModelError: tensors are combined in a way that the machine has no layout for.
     """
-    if len(graph.outputs) != 1:
+    if len(set(graph.outputs.values())) != 1:
+        names = ", ".join(graph.outputs)
         raise UnsupportedModelError(
-            f"a transformer must have one output of tokens, not {len(graph.outputs)}"
+            f"all outputs must be made of one tensor of tokens, these are of several: {names}"
         )
     context = Context.of(graph, config, most_tokens)
     passes = plan(context)
@@ -55,6 +61,7 @@ def build_tokens(
         outputs=(output_port(context),),
         layers=layers(context, passes),
         whole_sequence=True,
+        host=host,
         tokens=token_plan(context, len(code) + sum(len(d) for d in data[:-1]), sets),
         notes={**notes, "passes": describe(passes)},
     )
@@ -70,7 +77,7 @@ def plan(context: Context) -> list[list[Pass]]:
                 AttentionPass(context, number, one) if isinstance(one, int) else one
             )
         result.append(block)
-    (output,) = context.graph.outputs.values()
+    output = next(iter(context.graph.outputs.values()))
     last = result[-1][-1]
     if not isinstance(last, TokenPass) or last.tiles > 1 or len(last.block.layers) > 1:
         last = TokenPass(context, len(result) - 1, [])
@@ -167,7 +174,7 @@ def input_port(context: Context) -> Port:
 
 
 def output_port(context: Context) -> Port:
-    ((name, tensor),) = context.graph.outputs.items()
+    name, tensor = next(iter(context.graph.outputs.items()))
     return _port(context, name, context.blocks.written(tensor), int(Register.OUTPUT), tensor.scale)
 
 
@@ -227,6 +234,3 @@ def _name(one: Pass) -> str:
     words = [type(o).__name__.lower() for chain in one.chains for o in chain.operations]
     tiles = f" in {one.tiles} tiles" if one.tiles > 1 else ""
     return (", ".join(words) or "output") + tiles
-
-
-__all__ = ["CapacityError", "Use", "build_tokens", "isa"]

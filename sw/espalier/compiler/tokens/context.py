@@ -45,6 +45,8 @@ class Context:
     blocks: Blocks
     shapes: dict[Tensor, Shape] = field(default_factory=dict)
     heads: dict[Attention, HeadLayout] = field(default_factory=dict)
+    padded: dict[Tensor, int] = field(default_factory=dict)
+    """Elements of a head, of tensors that lie head after head."""
     readers: dict[Tensor, list[Reader]] = field(default_factory=dict)
     same: dict[Tensor, Tensor] = field(default_factory=dict)
     """Tensors that take the place of another one for the next layer."""
@@ -72,7 +74,7 @@ class Context:
                 context._read(number, index, operation)
                 if isinstance(operation, Attention):
                     context._lay_out(operation)
-        for tensor in graph.outputs.values():
+        for tensor in set(graph.outputs.values()):
             written = context.blocks.written(tensor)
             end = Reader(len(context.blocks.blocks), 0, Use.VALUES)
             context.readers.setdefault(written, []).append(end)
@@ -143,6 +145,7 @@ class Context:
                     f"give each its own projection\n    at {tensor.source}"
                 )
             self.shapes[home] = shape
+            self.padded[home] = layout.padded
         first = self.cache_bytes[-1]
         self.regions[self.home(operation.key)] = first
         self.regions[self.home(operation.value)] = first + layout.region_bytes

@@ -14,6 +14,7 @@ from ..hazards import Access, overlap
 VECTOR_LATENCY = 33
 SCALAR_LATENCY = 120
 LOAD_LATENCY = 50
+ISSUE_CYCLES = 2
 
 
 @dataclass(eq=False)
@@ -46,28 +47,37 @@ def must_follow(later: Item, earlier: Item) -> bool:
     return False
 
 
-def schedule(items: list[Item]) -> list[Item]:
-    """The items in an order that keeps every dependency."""
+def schedule(items: list[Item], running: Item | None = None) -> list[Item]:
+    """The items in an order that keeps every dependency.
+
+    An item may issue when all that it depends on has completed; the next one is that which may
+    issue first, products before all others. `running` is the product that the engine still works
+    on.
+    """
     before = [
         {i for i in range(j) if must_follow(item, items[i])} for j, item in enumerate(items)
     ]
+    busy = 0 if running is None else running.busy
+    earliest = [
+        busy + running.latency if running is not None and must_follow(item, running) else 0
+        for item in items
+    ]
     finished: dict[int, int] = {}
-    free: dict[str, int] = {}
+    free = {"engine": busy}
     result: list[Item] = []
     now = 0
     waiting = list(range(len(items)))
     while waiting:
-        ready = [j for j in waiting if all(i in finished for i in before[j])]
-        starts = {
-            j: max([now, free.get(items[j].unit, 0), *(finished[i] for i in before[j])])
-            for j in ready
+        times = {
+            j: max([earliest[j], *(finished[i] for i in before[j])])
+            for j in waiting
+            if before[j] <= finished.keys()
         }
-        chosen = min(ready, key=lambda j: (starts[j], j))
-        item, start = items[chosen], starts[chosen]
-        depends = max((finished[i] for i in before[chosen]), default=0)
-        now = max(now, depends) + 2 * len(item.nodes)
-        free[item.unit] = start + item.busy
-        finished[chosen] = start + item.busy + item.latency
+        chosen = min(times, key=lambda j: (max(times[j], now), items[j].unit != "engine", j))
+        item = items[chosen]
+        now = max(now, times[chosen]) + ISSUE_CYCLES * len(item.nodes)
+        free[item.unit] = max(now, free.get(item.unit, 0)) + item.busy
+        finished[chosen] = free[item.unit] + item.latency
         waiting.remove(chosen)
         result.append(item)
     return result

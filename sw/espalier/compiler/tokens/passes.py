@@ -128,11 +128,14 @@ def _pair(body: Body) -> tuple[list[Item], list[Item]]:
     order = schedule(items)
     last = max((i for i, item in enumerate(order) if item.unit == "engine"), default=-1)
     late = {items.index(item) for item in order[last + 1 :]}
-    if last < 0 or not late or not set(body.strides) <= {CURSOR}:
+    if last < 0:
         return order, []
+    if not late or not set(body.strides) <= {CURSOR}:
+        return schedule(items, order[last]), []
     before = [*body.token(0, -2), *body.token(1, -1)]
     rest = [before[items.index(item)] for item in order[last + 1 :]]
-    return schedule([*rest, *(item for i, item in enumerate(items) if i not in late)]), rest
+    early = [item for i, item in enumerate(items) if i not in late]
+    return schedule([*rest, *early], order[last]), rest
 
 
 def _append(assembly: Assembly, items: list[Item]) -> None:

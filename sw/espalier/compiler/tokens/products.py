@@ -172,17 +172,22 @@ class PassData:
 
 
 def block_rows(elements: int, planes: int, unit: int, config: Config) -> list[tuple[int, int]]:
-    """Rows of the blocks of a matrix: half of the slots each where whole units allow it, so that
-    one is drained while the next accumulates. Raises CapacityError when a unit needs too many."""
-    for slots in (SLOTS // 2, SLOTS):
-        units = slots // planes * config.lanes // unit
-        if units:
-            break
-    else:
+    """Rows of the blocks of a matrix, in whole units.
+
+    An even number of equal blocks of at most half of the slots each, where the units allow it: then
+    blocks use the two halves in turn, from token to token, and one is drained while the next
+    accumulates. Raises CapacityError when a unit needs too many slots.
+    """
+    most = SLOTS // 2 // planes * config.lanes // unit
+    if most == 0:
+        most = SLOTS // planes * config.lanes // unit
+    if most == 0:
         raise CapacityError(
             f"rows come in units of {unit}, which the {SLOTS} slots of {config.name} cannot hold; "
             "use smaller heads or a larger configuration"
         )
-    count = -(-elements // (units * unit))
-    size = -(-elements // (count * unit)) * unit
+    units = elements // unit
+    count = -(-units // most)
+    count += count % 2 if units > 1 else 0
+    size = -(-units // count) * unit
     return [(at, min(at + size, elements)) for at in range(0, elements, size)]

@@ -17,6 +17,7 @@ from ...tokens.graph import (
     Input,
     LayerNorm,
     Linear,
+    Operation,
     Relu,
     Rescale,
     Table,
@@ -27,6 +28,10 @@ from ..products import SlotRing
 from .blocks import Block, inputs
 from .context import Context, Use
 from .products import PassData, RowBlock, block_rows, pack_rows, placed
+
+
+SLOT_SHARE = SLOTS // 2
+"""Blocks of rows take at least so many slots, so that they alternate between equal shares."""
 
 
 @dataclass(eq=False)
@@ -212,7 +217,7 @@ class TokenPass:
                 chain.head.matrix.bit_width,
                 rows,
                 self.tiles,
-                ring.take(height * planes),
+                ring.take(max(height * planes, SLOT_SHARE)),
                 config,
             )
             chain.blocks.append(block)
@@ -228,12 +233,11 @@ class TokenPass:
 
     def _unit(self, operation: Linear) -> int:
         """Rows come in multiples of this."""
-        for layout in self.context.heads.values():
-            if self.context.shape(operation.output).elements == layout.elements and any(
-                r.use is Use.CACHE for r in self.context.read_by(operation.output)
-            ):
-                return layout.together * layout.padded
-        return self.context.unit
+        uses = {reader.use for reader in self.context.read_by(operation.output)}
+        if Use.CACHE in uses:
+            layout = self.context.layout_of(operation.output)
+            return layout.together * layout.padded
+        return self.context.padded.get(self.context.home(operation.output), self.context.unit)
 
     def _table(self, operation: Table, layers: list[Table]) -> None:
         made = [entries(one.function, one.input.scale, one.output.scale) for one in layers]
@@ -346,13 +350,31 @@ def split_passes(context: Context, number: int) -> list[TokenPass | int]:
             close()
             result.append(index)
             continue
-        if current and not _fits(context, number, [*current, index]):
+        if current and (
+            _chained(context, block.template, current, operation)
+            or not _fits(context, number, [*current, index])
+        ):
             close()
         current.append(index)
         if not _fits(context, number, current):
             close()
     close()
     return result
+
+
+def _chained(
+    context: Context, template: list[Operation], current: list[int], operation: Operation
+) -> bool:
+    """Whether a linear layer depends on another one of the pass. It would wait for all that lies
+    between them in every token; in a pass of its own it waits for nothing."""
+    if not isinstance(operation, Linear):
+        return False
+    late: set[Tensor] = set()
+    for i in current:
+        one = template[i]
+        if isinstance(one, Linear) or late & {context.blocks.written(t) for t in inputs(one)}:
+            late.add(one.output)
+    return context.blocks.written(operation.input) in late
 
 
 def _fits(context: Context, number: int, indices: list[int]) -> bool:
