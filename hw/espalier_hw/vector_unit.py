@@ -10,12 +10,11 @@ from espalier.spec import isa
 from espalier.spec.config import ITEM_BYTES, SUM_BITS, VALUE_BITS, Config
 from espalier.spec.memory import Memory
 
-from .datapath import data_output
 from .interfaces import VECTOR_COMMAND, ColumnWrite, Drain, items, stored_chunk
 from .queues import Queue
-from .vector_completion import Completions
 from .vector_delay import DelayLine, Timeline
 from .vector_issue import VectorIssue, reduces
+from .vector_items import take_items, write_port
 from .vector_lane import (
     COLUMN_CYCLE,
     COMBINED_CYCLE,
@@ -25,9 +24,8 @@ from .vector_lane import (
     TOTAL_CYCLE,
     VectorLane,
 )
-from .vector_memory import ChunkMemory, ScalarMemory, TableMemory
-from .vector_reduce import Reducer
-from .vector_scalar import ScalarUnit
+from .vector_memory import ChunkMemory, TableMemory
+from .vector_reductions import Reductions
 from .vector_store import StoreBuffer
 from .vector_sum import PARAMETER_LAYOUT, Select
 from .vector_value import ENTRY_LAYOUT
@@ -128,33 +126,15 @@ class VectorUnit(wiring.Component):
         )
         timeline = Timeline(m, issue.taken, fields, self._drain_latency + COMPLETION_CYCLES)
 
-        item = self._take_items(m, timeline)
+        item = take_items(m, self.items, timeline, self._drain_latency)
         self._connect_sums(m, lanes, timeline, item)
         self._connect_vector_memory(m, lanes, timeline, item)
-        scalars = self._connect_reductions(m, lanes, timeline, issue)
-        self._connect_rows(m, lanes, timeline, item, scalars)
+        reductions = self._connect_reductions(m, lanes, timeline, issue)
+        self._connect_rows(m, lanes, timeline, item, reductions)
         self._connect_tables(m, lanes, timeline, item)
         self._connect_outputs(m, lanes, timeline, store)
         m.d.comb += store.take.eq(issue.taken & (issue.command.store != isa.Store.NONE))
         return m
-
-    def _take_items(self, m: Module, timeline: Timeline) -> data.View:
-        """The item register; its write follows in the next cycle, which is kept free of chunks."""
-        item = Signal(data.StructLayout({"valid": 1, "payload": self.items.payload.shape()}))
-        payload, valid = data_output(m, item.payload, "item_payload"), Signal(name="item_valid")
-        m.d.comb += item.valid.eq(valid)
-        memory, cycle = self.items.payload.memory, self._drain_latency - 2
-        blocked = Signal()
-        with m.If(memory == Memory.VECTOR):
-            m.d.comb += blocked.eq(timeline.valid(cycle + RESULT_CYCLE))
-        with m.Elif(memory == Memory.SUMS):
-            m.d.comb += blocked.eq(timeline.valid(cycle + TOTAL_CYCLE))
-        m.d.comb += self.items.ready.eq(~blocked)
-        m.d.sync += [
-            valid.eq(self.items.valid & ~blocked),
-            payload.eq(self.items.payload),
-        ]
-        return item
 
     def _connect_sums(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
@@ -191,7 +171,7 @@ class VectorUnit(wiring.Component):
         cycle = drained + TOTAL_CYCLE - 1
         use, address = timeline.at(cycle, "sums", "sum_address")
         writes = (use == isa.Sums.ACCUMULATE) | (use == isa.Sums.WRITE)
-        self._write_port(m, sums, Memory.SUMS, timeline.valid(cycle) & writes, address, item)
+        write_port(m, sums, Memory.SUMS, timeline.valid(cycle) & writes, address, item)
 
     def _connect_vector_memory(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
@@ -237,64 +217,41 @@ class VectorUnit(wiring.Component):
         m.d.comb += vectors.write_data.eq(results)
         cycle = drained + RESULT_CYCLE - 1
         writes, address = timeline.at(cycle, "write_vector", "vector_address")
-        self._write_port(m, vectors, Memory.VECTOR, timeline.valid(cycle) & writes, address, item)
-
-    @staticmethod
-    def _write_port(
-        m: Module, memory: ChunkMemory, kind: Memory, writes: Value, address: Value, item: data.View
-    ) -> None:
-        """Registers of a write port: a whole chunk, or an item's part in a cycle without one."""
-        loads = Signal(name=f"loads_{kind.name.lower()}")
-        parts = len(memory.write_enable)
-        m.d.comb += loads.eq(item.valid & (item.payload.memory == kind))
-        m.d.sync += memory.write_enable.eq(writes.replicate(parts))
-        m.d.sync += memory.write_address.eq(address)
-        with m.If(loads):
-            m.d.sync += memory.write_enable.eq(1 << item.payload.part[: (parts - 1).bit_length()])
-            m.d.sync += memory.write_address.eq(item.payload.address)
+        write_port(m, vectors, Memory.VECTOR, timeline.valid(cycle) & writes, address, item)
 
     def _connect_reductions(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, issue: VectorIssue
-    ) -> ScalarMemory:
-        """The tail of a bounded VECTOR, reductions of its results, and its completion."""
-        cycle = self._drain_latency + RESULT_CYCLE
-        m.submodules.reducer = reducer = Reducer(self._config)
-        m.submodules.scalar_unit = scalar_unit = ScalarUnit()
-        m.submodules.scalar_memory = scalars = ScalarMemory()
-        m.submodules.completions = completions = Completions()
-        wiring.connect(m, reducer.output, scalar_unit.reductions)
-        last, tail = timeline.at(cycle - 2, "last", "tail")
-        beyond, beyond_later = (Signal(len(lanes), name=f"beyond_{i}") for i in range(2))
-        # a loader item may take the place of a chunk that is not there
-        ends = last & timeline.valid(cycle - 2)
-        m.d.sync += [
-            beyond.eq(Cat(ends & (tail < lane) for lane in range(len(lanes)))),
-            beyond_later.eq(beyond),
-        ]
-        m.d.comb += [lane.beyond.eq(beyond[i]) for i, lane in enumerate(lanes)]
-        m.d.comb += [reducer.values[i].eq(lane.result) for i, lane in enumerate(lanes)]
-        reduced, last, tail, kind, target = timeline.at(
-            cycle, "reduces", "last", "tail", "sums", "sum_address"
+    ) -> Reductions:
+        """The tail of a bounded VECTOR, the reduction of its results, and its completion."""
+        result, complete = (
+            self._drain_latency + cycle for cycle in (RESULT_CYCLE, COMPLETION_CYCLES)
         )
+        m.submodules.reductions = reductions = Reductions(self._config)
+        ends, ends_tail = timeline.at(result - 2, "last", "tail")
+        reduced, last, tail, kind, target = timeline.at(
+            result, "reduces", "last", "tail", "sums", "sum_address"
+        )
+        finished, finished_reduces = timeline.at(complete, "last", "reduces")
         m.d.comb += [
-            reducer.valid.eq(timeline.valid(cycle) & reduced),
-            reducer.beyond.eq(beyond_later),
-            reducer.last.eq(last),
-            reducer.tail.eq(tail),
-            reducer.kind.eq(kind),
-            reducer.target.eq(target),
-            issue.reduction_taken.eq(reducer.output.valid & reducer.output.ready),
-            scalars.write_enable.eq(scalar_unit.written),
-            scalars.write.eq(scalar_unit.write),
+            # only where a chunk is: a loader item may be there instead
+            reductions.ends.eq(timeline.valid(result - 2) & ends),
+            reductions.ends_tail.eq(ends_tail),
+            reductions.valid.eq(timeline.valid(result) & reduced),
+            reductions.last.eq(last),
+            reductions.tail.eq(tail),
+            reductions.kind.eq(kind),
+            reductions.target.eq(target),
+            reductions.finished.eq(timeline.valid(complete) & finished),
+            reductions.finished_reduces.eq(finished_reduces),
+            issue.reduction_taken.eq(reductions.taken),
+            self.completed.eq(reductions.completed),
         ]
-        last, reduced = timeline.at(self._drain_latency + COMPLETION_CYCLES, "last", "reduces")
-        m.d.comb += [
-            completions.finished.eq(timeline.valid(self._drain_latency + COMPLETION_CYCLES) & last),
-            completions.reduces.eq(reduced),
-            completions.scalar_written.eq(scalar_unit.written),
-            self.completed.eq(completions.completed),
-        ]
-        return scalars
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                lane.beyond.eq(reductions.beyond[i]),
+                reductions.values[i].eq(lane.result),
+            ]
+        return reductions
 
     def _connect_rows(
         self,
@@ -302,7 +259,7 @@ class VectorUnit(wiring.Component):
         lanes: list[VectorLane],
         timeline: Timeline,
         item: data.View,
-        scalars: ScalarMemory,
+        reductions: Reductions,
     ) -> None:
         """Row parameters, or a scalar for all lanes."""
         drained, kind = self._drain_latency, Memory.PARAMETERS
@@ -314,7 +271,7 @@ class VectorUnit(wiring.Component):
         loads = item.valid & (item.payload.memory == kind)
         m.d.comb += [
             parameters.read_address0.eq(address),
-            scalars.read_address.eq(address),
+            reductions.read_address.eq(address),
             parameters.write_enable.eq(Mux(loads, 1 << item.payload.part, 0)),
             parameters.write_address.eq(item.payload.address),
         ]
@@ -322,7 +279,7 @@ class VectorUnit(wiring.Component):
             m.d.comb += [
                 parameters.write_data[i].eq(item.payload.data),
                 lane.parameter.eq(PARAMETER_LAYOUT(parameters.read_data0[i])),
-                lane.scalar.eq(scalars.read_data),
+                lane.scalar.eq(reductions.read_data),
                 lane.scale.eq(scale),
             ]
 

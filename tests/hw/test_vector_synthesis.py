@@ -13,7 +13,7 @@ def test_memories_and_multipliers_find_their_blocks():
         "sum_memory": lanes // 2 * -(-2 * 27 // 40),
         "parameter_memory": lanes,
         "table_memory": lanes,
-        "scalar_memory": 2,
+        "reductions.memory": 2,
     }
     assert {name: usage[name].m10k for name in blocks} == blocks
     assert usage["kept_operand"].mlab == 16 * lanes
@@ -22,4 +22,4 @@ def test_memories_and_multipliers_find_their_blocks():
     squares, variance = 4 / 2, 2 + 3 / 2
     assert total.dsp == 3 * lanes + squares + variance
     assert usage["lane"].alms <= 235 * lanes
-    assert usage["reducer"].alms + usage["scalar_unit"].alms <= 700
+    assert usage["reductions.reducer"].alms + usage["reductions.unit"].alms <= 700
