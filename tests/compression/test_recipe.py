@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from espalier.compression import Recipe
+from espalier.compression import Distillation, Recipe
+from espalier.compression.methods import IdentityPrior
 from espalier.errors import RecipeError
 from espalier.spec.config import TINY
 
@@ -70,3 +71,34 @@ def test_text_tells_recipes_apart():
     assert Recipe().to_json() == Recipe().to_json()
     assert json.loads(Recipe(config=TINY).to_json())["config"]["name"] == "TINY"
     assert Recipe(layers={"a": {"density": 1.0}}).to_json() != Recipe().to_json()
+
+
+def test_recipes_come_back_from_text():
+    recipe = Recipe(density=0.1, layers={"head": {"density": 1.0}}, config=TINY, distillation=0.5)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    parts = Recipe.from_json(
+        '{"config": "TINY", "method": {"identity-prior": {"branches": ["*.f"], "bound": 2.0}},'
+        ' "distillation": {"hidden": 1.0, "logits": 0.2}}'
+    )
+    assert parts.config is TINY
+    assert parts.method == IdentityPrior(branches=("*.f",), bound=2.0)
+    assert parts.distillation == Distillation(hidden=1.0, logits=0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "a recipe must be JSON"),
+        ("[1]", "a recipe must be a JSON object"),
+        ('{"densty": 1}', "a recipe can set density.*not 'densty'"),
+        ('{"config": "HUGE"}', "config must be one of: TINY.*not 'HUGE'"),
+        ('{"config": {"name": "x"}}', "config: .*missing"),
+        ('{"method": {"magic": {}}}', "method must be one of: gradual.*not 'magic'"),
+        ('{"method": {"sr-ste": {"speed": 1}}}', "method 'sr-ste': .*'speed'"),
+        ('{"method": {"a": 1}}', "method must be a name or like"),
+        ('{"density": "much"}', "density must be a number, not 'much'"),
+    ],
+)
+def test_wrong_texts_are_refused(text, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_json(text)

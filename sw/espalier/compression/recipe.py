@@ -12,13 +12,13 @@ from typing import Any
 from ..errors import RecipeError
 from ..spec.config import DE1_SOC, PRESETS, Config
 from ..spec.numerics import DELTA_MAX, WEIGHT_LEVELS
-from .allocations import make_allocation
+from .allocations import ALLOCATIONS, make_allocation
 from .distillation import Distillation
-from .methods import make_method
-from .parts import Allocation, Method, Pattern, Score
+from .methods import METHODS, make_method
+from .parts import Allocation, Method, Pattern, Score, unknown
 from .patterns import make_pattern
 from .rounding import check_rounding
-from .scores import make_score
+from .scores import SCORES, make_score
 
 ARITHMETIC = ("machine", "weights", "float")
 
@@ -181,6 +181,9 @@ class Recipe(MatrixRecipe):
     def from_json(cls, text: str) -> Recipe:
         """The recipe of `to_json`, or of a part of its values; parts and presets by their names.
 
+        A score, allocation or method with parameters is an object of its name, like
+        {"method": {"multi-level": {"heads": 0.5}}}; a distillation is one of its values.
+
         Raises RecipeError for anything else.
         """
         try:
@@ -195,7 +198,31 @@ class Recipe(MatrixRecipe):
                 raise RecipeError(f"a recipe can set {', '.join(known)}; not {name!r}")
         if "config" in values:
             values["config"] = _read_config(values["config"])
+        tables = {"score": SCORES, "allocation": ALLOCATIONS, "method": METHODS}
+        for name in tables.keys() & values.keys():
+            if isinstance(values[name], dict):
+                values[name] = _read_part(name, tables[name], values[name])
+        if isinstance(values.get("distillation"), dict):
+            values["distillation"] = _make("distillation", Distillation, values["distillation"])
         return cls(**values)
+
+
+def _read_part(kind: str, table: Mapping[str, Any], value: dict[str, Any]) -> Any:
+    """A part of {name: {parameter: value}}."""
+    if len(value) != 1 or not isinstance(next(iter(value.values())), dict):
+        raise RecipeError(f'{kind} must be a name or like {{"name": {{...}}}}, not {value!r}')
+    ((name, parameters),) = value.items()
+    if name not in table:
+        raise unknown(kind, name, list(table))
+    return _make(f"{kind} {name!r}", table[name], parameters)
+
+
+def _make(name: str, maker: Any, parameters: dict[str, Any]) -> Any:
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()}
+    try:
+        return maker(**values)
+    except TypeError as error:
+        raise RecipeError(f"{name}: {error}") from None
 
 
 def _read_config(value: Any) -> Config:

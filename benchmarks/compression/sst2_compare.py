@@ -1,0 +1,118 @@
+"""Paired intervals and the figure of the study of SST-2, from what its runs predicted."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from intervals import Difference, paired_difference
+from ledger import Ledger
+from sst2_settings import Setting
+
+COLUMNS = (
+    "first", "second", "sentences", "accuracy_points", "accuracy_low", "accuracy_high",
+    "cross_entropy", "cross_entropy_low", "cross_entropy_high",
+)  # fmt: skip
+Values = tuple[np.ndarray, np.ndarray]
+
+
+def setting_of(row: dict[str, str]) -> Setting:
+    """The setting that a row of the table came from."""
+    kinds = {"str": str, "int": int, "float": float}
+    return Setting(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Setting)})
+
+
+def found(ledger: Ledger) -> dict[Setting, Values]:
+    """Right answers (0 or 100 points) and cross-entropies [sentences] of the test, by setting."""
+    result = {}
+    for row in ledger.rows():
+        predictions = ledger.predictions(row)
+        if predictions is None:
+            continue
+        scores, labels = predictions["test"], predictions["test_labels"]
+        right = 100.0 * (scores.argmax(1) == labels)
+        result[setting_of(row)] = right, -scores[np.arange(len(labels)), labels]
+    return result
+
+
+def pairs(settings: list[Setting]) -> Iterator[tuple[Setting, Setting]]:
+    """Each compressed setting with the dense one; the hardware's pattern with the yardstick."""
+    for first in settings:
+        if not first.is_dense:
+            yield from ((first, second) for second in settings if _compared(first, second))
+
+
+def _compared(first: Setting, second: Setting) -> bool:
+    if second.is_dense:
+        return True
+    changed = {f.name for f in fields(Setting) if getattr(first, f.name) != getattr(second, f.name)}
+    return changed == {"pattern"} and second.pattern == "fine-grained"
+
+
+def write(ledger: Ledger, folder: Path) -> str:
+    """The table of differences in `folder`; as text too."""
+    values = found(ledger)
+    lines, table = [], []
+    for first, second in pairs(list(values)):
+        accuracy, entropy = (
+            paired_difference(a, b) for a, b in zip(values[first], values[second], strict=True)
+        )
+        numbers = [round(x, 4) for d in (accuracy, entropy) for x in (d.value, d.low, d.high)]
+        table.append([str(first), str(second), len(values[first][0]), *numbers])
+        lines.append(f"{first}\n    minus {second}: {_text(accuracy, entropy)}")
+    with (folder / "sst2_differences.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table])
+    return "\n".join(lines)
+
+
+def _text(accuracy: Difference, entropy: Difference) -> str:
+    return f"{accuracy} points, cross-entropy {entropy}"
+
+
+def draw(ledger: Ledger, folder: Path) -> str:
+    """The figure: both measures on the test over density, a line for each way."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [(setting_of(row), row) for row in ledger.rows()]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5))
+    for axis, (column, label, factor) in zip(
+        axes,
+        (("test_cross_entropy", "cross-entropy on the development set (nats)", 1.0),
+         ("test_accuracy", "accuracy on the development set (%)", 100.0)),
+        strict=True,
+    ):  # fmt: skip
+        for name in dict.fromkeys(filter(None, (_series(setting) for setting, _ in rows))):
+            points = sorted(
+                (s.density, factor * float(row[column])) for s, row in rows if _series(s) == name
+            )
+            style = "--" if "fine-grained" in name else "-"
+            axis.plot(*zip(*points, strict=True), f"o{style}", label=name, markersize=4)
+        for setting, row in rows:
+            if setting.is_dense:
+                axis.axhline(factor * float(row[column]), color="gray", linestyle=":",
+                             label="fine-tuned, dense")  # fmt: skip
+        axis.set(xlabel="share of the encoder's weights kept", ylabel=label, xscale="log")
+        ticks = sorted({s.density for s, _ in rows if _series(s)})
+        axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
+        axis.minorticks_off()
+    axes[0].set_yscale("log")
+    axes[1].legend(fontsize=7)
+    figure.suptitle("MiniLM-L6 on SST-2, one seed: pruned once, and retrained for a short while")
+    figure.tight_layout()
+    figure.savefig(folder / "sst2_density.png", dpi=120)
+    plt.close(figure)
+    return str(folder / "sst2_density.png")
+
+
+def _series(setting: Setting) -> str | None:
+    if setting.is_dense or setting.method == "round":
+        return None
+    bits = "" if setting.weight_bits == 32 else f", W{setting.weight_bits}"
+    after = f", {setting.steps} steps" if setting.steps else ""
+    return f"{setting.method}, {setting.pattern}{bits}{after}"
