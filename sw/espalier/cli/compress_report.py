@@ -29,7 +29,7 @@ def show(
         )  # fmt: skip
     use = "espalier compile FILE:FUNCTION --weights takes it"
     if recipe.arithmetic != "machine":
-        use = f"arithmetic {recipe.arithmetic!r}: torch takes its tensors, the compiler does not"
+        use = f"arithmetic {recipe.arithmetic!r} is torch's: espalier compile would round it anew"
     console.print(f"{written}: {size(written.stat().st_size)}; {use}", highlight=False,
                   soft_wrap=True)  # fmt: skip
 
