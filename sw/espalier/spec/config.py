@@ -164,7 +164,7 @@ TINY = Config(
     parameter_depth=128,
     sum_depth=128,
     tables=2,
-    program_depth=256,
+    program_depth=512,
 )
 SMALL = Config(
     name="SMALL",

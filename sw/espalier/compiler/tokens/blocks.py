@@ -19,6 +19,7 @@ from ...tokens.graph import (
     LayerNorm,
     Linear,
     Operation,
+    Relu,
     Table,
     Tensor,
     TokenGraph,
@@ -69,10 +70,22 @@ class Blocks:
         return self.alias.get(tensor, tensor)
 
 
-def find_blocks(graph: TokenGraph) -> Blocks:
-    """Cut a graph into what stands before the layers, the layers, and what follows."""
-    operations = graph.operations
-    start, size, count = _longest_repeat(operations)
+def needed(graph: TokenGraph) -> list[Operation]:
+    """The operations that an output depends on."""
+    wanted = set(graph.outputs.values())
+    result = []
+    for operation in reversed(graph.operations):
+        if operation.output in wanted or isinstance(operation, Input):
+            wanted |= set(inputs(operation))
+            result.append(operation)
+    return result[::-1]
+
+
+def find_blocks(graph: TokenGraph, unit: int) -> Blocks:
+    """Cut a graph into what stands before the layers, the layers, and what follows. Widths are
+    rounded up to units before they are compared."""
+    operations = needed(graph)
+    start, size, count = _longest_repeat(operations, unit)
     pieces = [(0, start, 1), (start, size, count), (start + size * count, 0, 1)]
     pieces[2] = (pieces[2][0], len(operations) - pieces[2][0], 1)
     alias: dict[Tensor, Tensor] = {}
@@ -99,9 +112,9 @@ def _carried(layers: list[list[Operation]]) -> dict[Tensor, Tensor]:
     return result
 
 
-def _longest_repeat(operations: list[Operation]) -> tuple[int, int, int]:
+def _longest_repeat(operations: list[Operation], unit: int) -> tuple[int, int, int]:
     """(start, size, count) of the equal layers that cover most; count 1 when there are none."""
-    kinds = list(_signatures(operations))
+    kinds = list(_signatures(operations, unit))
     best = (1, len(operations) - 1, 1)
     covered = 0
     for size in range(1, (len(operations) - 1) // 2 + 1):
@@ -137,17 +150,20 @@ def _closed(operations: list[Operation], start: int, size: int, count: int) -> b
     return not any(t in outer for o in operations[end:] for t in inputs(o))
 
 
-def _signatures(operations: list[Operation]) -> Iterator[tuple]:
+def _signatures(operations: list[Operation], unit: int) -> Iterator[tuple]:
     where = {operation.output: i for i, operation in enumerate(operations)}
     for i, operation in enumerate(operations):
         distances = tuple(i - where[t] for t in inputs(operation))
-        yield (type(operation), operation.output.width, distances, *_immediates(operation))
+        width = operation.output.width
+        if isinstance(operation, Linear | Table | Relu):
+            width = -(-width // unit)
+        yield (type(operation), width, distances, *_immediates(operation))
 
 
 def _immediates(operation: Operation) -> tuple:
     match operation:
         case Linear():
-            return (operation.matrix.bit_width, operation.matrix.weight.shape)
+            return (operation.matrix.bit_width,)
         case Table():
             return (operation.function,)
         case LayerNorm():

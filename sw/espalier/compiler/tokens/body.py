@@ -60,10 +60,13 @@ class Body:
                 self.columns[tensor, parity] = group
                 group += config.groups_per_array(self.context.shape(tensor).elements)
         constant = 0
+        numbers: dict[tuple[int, int], int] = {}
         for chain in plan.chains:
             if isinstance(chain.head, LayerNorm):
                 for parity in range(2):
-                    self.scalars[chain.indices[0], parity] = len(self.scalars)
+                    key = plan.moments_of(chain.indices[0]), parity
+                    number = numbers.setdefault(key, len(numbers))
+                    self.scalars[chain.indices[0], parity] = number
                 self.constants[chain.indices[0]] = constant
                 constant += 2 * config.chunks(self.context.shape(chain.output).elements)
         self.strides[CURSOR] = self.context.stride
@@ -139,8 +142,11 @@ class Body:
         if not isinstance(head, Linear):
             elements = self.context.shape(chain.output).elements
             items = []
-            if isinstance(head, LayerNorm) and not any(
-                c.norm == chain.indices[0] for c in self.token_pass.chains
+            first = -1
+            if isinstance(head, LayerNorm):
+                first = self.token_pass.moments_of(chain.indices[0])
+            if first == chain.indices[0] and not any(
+                c.norm == first for c in self.token_pass.chains
             ):
                 items.append(self._moments(chain, parity))
             return items + self._vectors(chain, parity, ahead, 0, elements, None)
@@ -211,8 +217,10 @@ class Body:
             fields = self._fields(chain, parity, a, b, block)
             items.append(self._vector(chain, parity, ahead, fields, a, b, targets))
             for target in targets[1:]:
-                fields = self._operand(chain.output, parity, a, b)
-                items.append(self._store_item(fields, target, ahead))
+                again = self._operand(chain.output, parity, a, b)
+                if block is None:  # computed once more, nothing has to be waited for
+                    again = self._fields(chain, parity, a, b, None)
+                items.append(self._store_item(again, target, ahead))
         return items
 
     def _vector(

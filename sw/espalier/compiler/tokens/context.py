@@ -35,6 +35,13 @@ class Reader:
     later: bool = False
 
 
+def unit(config: Config) -> int:
+    """Elements come in multiples of this, so that any block of rows can be stored or written as
+    columns by itself."""
+    c = config
+    return math.lcm(c.lanes, c.arrays * c.group, 2 * c.group, c.vector_lanes)
+
+
 @dataclass(eq=False)
 class Context:
     """The graph cut into blocks, with layouts and readers by written tensor."""
@@ -65,7 +72,7 @@ class Context:
     def of(graph: TokenGraph, config: Config, most_tokens: int) -> Context:
         """Raises UnsupportedModelError for a tensor that is used in two layouts, CapacityError for
         heads that do not fit."""
-        context = Context(graph, config, most_tokens, find_blocks(graph))
+        context = Context(graph, config, most_tokens, find_blocks(graph, unit(config)))
         for number, block in enumerate(context.blocks.blocks):
             context.cache_bytes.append(0)
             for new, old in ((new, old) for old, new in block.carried.items()):
@@ -82,10 +89,7 @@ class Context:
 
     @property
     def unit(self) -> int:
-        """Elements come in multiples of this, so that any block of rows can be stored or written as
-        columns by itself."""
-        c = self.config
-        return math.lcm(c.lanes, c.arrays * c.group, 2 * c.group, c.vector_lanes)
+        return unit(self.config)
 
     def shape(self, tensor: Tensor) -> Shape:
         tensor = self.home(tensor)

@@ -23,15 +23,24 @@ class Shape:
     positions: np.ndarray
     elements: int
 
+    def of(self, width: int) -> np.ndarray:
+        """The positions of a layer's own number of features, which may differ where they lie in
+        order."""
+        return self.positions if len(self.positions) == width else np.arange(width)
+
 
 def placed(operation: Linear, inputs: Shape, output: Shape) -> tuple[np.ndarray, Rows]:
     """The matrix [elements out, elements in] and its rows where the tensors have their features."""
     weight = np.zeros((output.elements, inputs.elements), np.int16)
-    weight[np.ix_(output.positions, inputs.positions)] = operation.matrix.weight
+    outer, inner = (
+        shape.of(size)
+        for shape, size in zip((output, inputs), operation.matrix.weight.shape, strict=True)
+    )
+    weight[np.ix_(outer, inner)] = operation.matrix.weight
 
     def spread(values: np.ndarray, fill: int = 0) -> np.ndarray:
         result = np.full(output.elements, fill, np.int64)
-        result[output.positions] = values
+        result[outer] = values
         return result
 
     rows = operation.rows

@@ -267,7 +267,9 @@ class TokenPass:
         whole chunks."""
         for chain in self.chains:
             norm = chain.head
-            if not isinstance(norm, LayerNorm):
+            if not isinstance(norm, LayerNorm) or self.moments_of(chain.indices[0]) != (
+                chain.indices[0]
+            ):
                 continue
             source = self.context.blocks.written(norm.input)
             maker = next((c for c in self.chains if c.output is source), None)
@@ -276,6 +278,18 @@ class TokenPass:
                 continue
             if whole and len(maker.blocks) <= 1 and maker.norm is None:
                 maker.norm = chain.indices[0]
+
+    def moments_of(self, index: int) -> int:
+        """The first LayerNorm of the pass with the same input and gain as LayerNorm `index`: they
+        share their moments."""
+        written, norm = self.context.blocks.written, self.block.template[index]
+        return next(
+            i
+            for i in self.indices
+            if isinstance(one := self.block.template[i], LayerNorm)
+            and written(one.input) is written(norm.input)
+            and one.gain == norm.gain
+        )
 
     def check(self) -> None:
         """Raise CapacityError unless everything fits at once."""
