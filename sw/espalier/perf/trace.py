@@ -79,6 +79,9 @@ class _Walk:
     def run(self, entry: int, steps: int) -> Iterator[Step]:
         registers = [0] * isa.REGISTERS
         registers[STEPS_REGISTER] = steps
+        if self.program.tokens is not None and steps:
+            for register, value in self.program.tokens.registers(0, steps).items():
+                registers[register] = value
         loops: list[list[int]] = []
         pc = entry
         while True:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import CapacityError
 from ..program import Program
-from ..spec.tokens import AHEAD, Register, TokenPlan
+from ..spec.tokens import AHEAD, TokenPlan
 from .buffers import align
 
 
@@ -48,17 +48,5 @@ class TokenBuffers:
 
     def registers(self, position: int, tokens: int) -> dict[int, int]:
         """What to write before a run of `tokens` that follow `position` tokens."""
-        plan, seen = self.plan, position + tokens
-        return {
-            Register.TOKENS: tokens,
-            Register.INPUT: self.input,
-            Register.OUTPUT: self.output,
-            Register.RECORD: self.record,
-            Register.ROW: self.cache + position * plan.row_bytes,
-            Register.CACHE: self.cache,
-            Register.SEEN: seen,
-            Register.SETS: plan.sets + (seen - 1) // plan.set_tokens * plan.set_bytes,
-            Register.VISIBLE: position + 1,
-            Register.PAIRS: tokens // 2,
-            Register.ODD: tokens % 2,
-        }
+        places = self.input, self.output, self.record, self.cache
+        return self.plan.registers(position, tokens, places)

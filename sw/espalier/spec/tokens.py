@@ -81,3 +81,24 @@ class TokenPlan:
                 )
         if self.set_tokens < 1:
             raise ValueError(f"set_tokens must be at least 1, not {self.set_tokens}")
+
+    def registers(
+        self, position: int, tokens: int, places: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ) -> dict[int, int]:
+        """What to write before a run of `tokens` that follow `position` tokens; places are the
+        addresses of input, output, first record and cache."""
+        seen = position + tokens
+        first_input, output, record, cache = places
+        return {
+            Register.TOKENS: tokens,
+            Register.INPUT: first_input,
+            Register.OUTPUT: output,
+            Register.RECORD: record,
+            Register.ROW: cache + position * self.row_bytes,
+            Register.CACHE: cache,
+            Register.SEEN: seen,
+            Register.SETS: self.sets + (seen - 1) // self.set_tokens * self.set_bytes,
+            Register.VISIBLE: position + 1,
+            Register.PAIRS: tokens // 2,
+            Register.ODD: tokens % 2,
+        }
