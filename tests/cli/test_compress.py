@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,15 @@ def test_two_processes_take_the_ranges_of_the_whole_batch(here):
     run(*arguments, "-o", "two.safetensors", program=(*launcher, "-m", "espalier.cli"))
     one, two = (load_file(f"{name}.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(one[name].double(), two[name].double(), atol=1e-6) for name in one)
+
+
+def test_progress_says_how_long_it_will_take(espalier, here, monkeypatch):
+    monkeypatch.setattr("espalier.cli.progress.LINES_SECONDS", 0.0)
+    status, out, err = espalier(
+        "compress", "toy.py:build", "--data", "train.npz", *QUICK, "--epochs", 1
+    )
+    assert status == 0, err
+    assert re.search(r"Training: step 2 of 6, loss [\d.]+, \d:\d\d:\d\d left", out), out
 
 
 def test_recipe_file_and_options_over_it(espalier, here):

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils import _pytree as pytree
 
 from ..errors import InputError
 from .batches import tensors
@@ -54,12 +55,15 @@ def of_first(tensor: Tensor) -> Tensor:
 
 
 def gathered(value: Any) -> list[Any]:
-    """What each process has, in the order of ranks."""
+    """What each process has, in the order of ranks; tensors on this process' device."""
     if processes() == 1:
         return [value]
     values: list[Any] = [None] * processes()
     distributed.all_gather_object(values, value)
-    return values
+    devices = [tensor.device for tensor in tensors(value)]
+    if not devices:
+        return values
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(devices[0]), values)
 
 
 @torch.no_grad()
