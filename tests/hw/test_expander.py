@@ -14,6 +14,7 @@ from espalier.spec.config import DE1_SOC, SMALL, TINY
 from espalier.spec.isa import Expand
 from espalier.spec.memory import ENTRY, Memory, beats
 from espalier.spec.registers import Fault
+from espalier_hw.expander import Expander
 from espalier_hw.interfaces import EXPAND_FIELDS
 from espalier_hw.loader import Loader
 from espalier_sim.benches.expands import draw_expand
@@ -37,6 +38,12 @@ def random_expand(config, rng, most_writes=3000):
         tokens = rng.choice((f["most"], rng.randint(1, f["most"])))
         if isa.expand_words(f, config, tokens) * config.arrays * config.lanes <= 4 * most_writes:
             return f, tokens
+
+
+def shape(config, kind, *, heads=1, groups=1, most):
+    """An EXPAND at address 0 from slot 0 on."""
+    f = {"kind": kind, "address": 0, "most": most, "heads": heads, "groups": groups, "slot": 0}
+    return {**f, "slots": isa.expand_height(f, config, most)}
 
 
 def command(f, tokens, ddr):
@@ -202,7 +209,7 @@ def test_loads_and_expands_keep_their_order(seed):
 def test_writes_follow_each_other(kind):
     """COLUMNS: an item and plane a cycle; ROWS: a quad and plane a cycle, and one cycle more from
     four tokens to the next."""
-    f = {"kind": kind, "address": 0, "most": 32, "heads": 2, "groups": 4, "slot": 0, "slots": 2}
+    f = shape(DE1_SOC, kind, heads=2, groups=4, most=32)
     bench = Bench(DE1_SOC, 1, stall=0.0)
     assert bench.run([command(f, 32, 0)])[0] == 0
     bench.check([(f, 32, 0)])
@@ -215,15 +222,7 @@ def test_writes_follow_each_other(kind):
 
 
 def test_completed_follows_the_last_write():
-    f = {
-        "kind": Expand.ROWS,
-        "address": 0,
-        "most": 3,
-        "heads": 1,
-        "groups": 1,
-        "slot": 0,
-        "slots": 1,
-    }
+    f = shape(SMALL, Expand.ROWS, most=3)
     bench = Bench(SMALL, 1, stall=0.0)
     seen = []
 
@@ -242,8 +241,32 @@ def test_completed_follows_the_last_write():
 
 @pytest.mark.parametrize("kind", Expand)
 def test_rows_outside_the_window_are_not_read(kind):
-    f = {"kind": kind, "address": 0, "most": 16, "heads": 1, "groups": 2, "slot": 0, "slots": 1}
+    f = shape(SMALL, kind, groups=2, most=16)
     bench = Bench(SMALL, 1, stall=0.2, size=0x1000)
     fault = bench.run([command(f, 16, 0xF80)])
     assert fault == [1, Fault.OUTSIDE_WINDOW, 0x1000]
     assert bench.counts["completed"] == 0
+
+
+def test_short_rows_do_not_overtake_those_being_read():
+    """Rows come in a little faster than they are read: the transposer holds them back."""
+    f = shape(SMALL, Expand.ROWS, groups=2, most=160)
+    bench = Bench(SMALL, 1, stall=0.0)
+    assert bench.run([command(f, 160, 0)])[0] == 0
+    bench.check([(f, 160, 0)])
+
+
+def test_an_expand_ends_with_the_last_beat_of_its_rows():
+    """Even when nothing of that beat is used, and it comes long after the last write."""
+    dut, f = Expander(WIDE), shape(WIDE, Expand.COLUMNS, most=1)
+
+    async def bench(ctx):
+        ctx.set(dut.commands.payload, command(f, 1, 0))
+        ctx.set(dut.commands.valid, 1)
+        await send(ctx, dut.beats, 0)
+        await ctx.tick().repeat(50)
+        assert not ctx.get(dut.commands.ready)
+        await send(ctx, dut.beats, 0)
+        await ctx.tick().until(dut.commands.ready)
+
+    simulate(dut, bench)
