@@ -21,8 +21,8 @@ POOL = 1 << 17
 class Range:
     """Of one value [tokens, width] over all samples: its ends, and each channel's magnitude.
 
-    channels, squares: largest magnitudes and sums of squares [width]. pool: elements of an
-    even sample of tokens.
+    channels, squares: largest magnitudes and sums of squares [width]. rows, pool: an even
+    sample of tokens, and its elements.
     """
 
     low: float = 0.0
@@ -58,8 +58,13 @@ class Range:
         return self.squares / self.count
 
     @property
+    def rows(self) -> Tensor:
+        """A sample of tokens [n, width]; those of values of one width are of the same tokens."""
+        return torch.cat(self.parts)
+
+    @property
     def pool(self) -> Tensor:
-        return torch.cat(self.parts).flatten()
+        return self.rows.flatten()
 
 
 @dataclass

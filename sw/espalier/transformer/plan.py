@@ -19,6 +19,7 @@ from . import float_graph as fg
 from .calibrate import Range, Statistics
 from .compute import Parameters, of
 from .float_graph import FloatGraph, Value
+from .functions import FUNCTIONS
 from .outliers import Copies, copies, least_error, smoothing
 
 COLUMN_ENDS = {level: (level << numerics.COLUMN_SHIFT) + 127 for level in (127, 119)}
@@ -143,7 +144,12 @@ class Planner:
         return weight.abs() * (1 << numerics.FACTOR_BITS) / (numerics.VALUE_MAX << gain)
 
     def _gain(self, value: Value) -> int:
-        """Of a LayerNorm: as many units per deviation as no element saturates with."""
+        """Of all LayerNorms of this width, so that equal layers share their code: as many units per
+        deviation as no element saturates with."""
+        norms = [o.output for o in self.graph.operations if isinstance(o, fg.LayerNorm)]
+        return min(self._own_gain(norm) for norm in norms if norm.width == value.width)
+
+    def _own_gain(self, value: Value) -> int:
         deviation = min(self.statistics.deviations[value] * MARGIN, math.sqrt(value.width))
         return math.floor(math.log2(numerics.VALUE_MAX / max(deviation, 1.0)))
 
@@ -167,7 +173,14 @@ class Planner:
         users = fg.users(self.graph, after)
         seen = all(isinstance(user, fg.Linear) for user in users) and not self._is_output(after)
         if made and users and alone and seen and operation.function in STRAIGHT:
-            found = copies(self._range(after), self.options.copies)
+            weights = [user.weight.of(self.parameters) for user in users]
+            found = copies(
+                self._range(before),
+                self._range(after),
+                FUNCTIONS[operation.function],
+                torch.cat(weights).detach().square().sum(0),
+                self.options.copies,
+            )
             if found is not None:
                 self.plan.copies |= {before: found, after: found}
 
@@ -242,6 +255,8 @@ class Planner:
     def _fixed(self) -> None:
         """Scales that an operation prescribes: of tables, relu, attention; gains."""
         plan = self.plan
+        attentions = [o for o in self.graph.operations if isinstance(o, fg.Attention)]
+        gain = min((self._attention_gain(o) for o in attentions), default=0)
         for operation in self.graph.operations:
             value = operation.output
             match operation:
@@ -250,7 +265,7 @@ class Planner:
                 case fg.Activation(function="relu", input=x):
                     self._relu(x, value)
                 case fg.Attention():
-                    self._attention(operation)
+                    self._attention(operation, gain)
                 case fg.LayerNorm():
                     plan.gains[value] = self._gain(value)
 
@@ -268,11 +283,15 @@ class Planner:
         """Whether a value is used in more than one way."""
         return len(fg.users(self.graph, value)) > 1 or self._is_output(value)
 
-    def _attention(self, operation: fg.Attention) -> None:
-        """The result's scale is the values' by a power of two."""
+    def _attention_gain(self, operation: fg.Attention) -> int:
+        value = operation.output
+        wanted = self.plan.column.get(value, self.plan.main[value])
+        return max(0, math.floor(math.log2(self.plan.column[operation.value] / wanted)))
+
+    def _attention(self, operation: fg.Attention, gain: int) -> None:
+        """The result's scale is the values' by a power of two, the same in all attentions: equal
+        layers share their code."""
         plan, value = self.plan, operation.output
-        wanted = plan.column.get(value, plan.main[value])
-        gain = max(0, math.floor(math.log2(plan.column[operation.value] / wanted)))
         plan.gains[value] = gain
         plan.main[value] = plan.column[operation.value] / (1 << gain)
         plan.column[value] = plan.main[value]
