@@ -261,3 +261,8 @@ def test_a_checkpoint_of_another_run_is_refused(espalier, here):
     assert espalier(*arguments, "--checkpoint", "kept")[0] == 0
     status, _, err = espalier(*arguments, "--checkpoint", "kept", "--seed", 5)
     assert status == 1 and "it is of another seed" in err
+    state = torch.load("kept/run.pt", weights_only=True)
+    state["random"] *= 3  # as if three processes had written it
+    torch.save(state, "kept/run.pt")
+    status, _, err = espalier(*arguments, "--checkpoint", "kept")
+    assert status == 1 and "with as many processes as it had, 3, not 1" in err
