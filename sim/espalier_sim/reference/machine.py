@@ -86,6 +86,8 @@ class Machine:
         self.dirty = False
         """A fault stopped a program: the slots hold anything."""
         self.pc = 0
+        self._decoded: dict[int, Instruction] = {}
+        """Instructions by word: most are met many times."""
         self._execute = {
             Opcode.HALT: lambda _: None,
             Opcode.SET: self._set,
@@ -131,6 +133,11 @@ class Machine:
             self.pc = self._next
 
     def _decode(self, word: int) -> Instruction:
+        if word not in self._decoded:
+            self._decoded[word] = self._checked(word)
+        return self._decoded[word]
+
+    def _checked(self, word: int) -> Instruction:
         if word & 15 not in list(Opcode):
             raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
         try:

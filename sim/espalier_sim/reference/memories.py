@@ -87,17 +87,14 @@ class Memories:
             self._load_items(memory, address, np.frombuffer(raw, np.uint64)[:count])
 
     def _load_weights(self, address: int, count: int, raw: bytes) -> None:
-        c = self.config
-        per_array = beats(c, Memory.WEIGHTS, count) // c.arrays
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
-        bits = bits.reshape(c.arrays, per_array, 8 * BEAT_BYTES)[
-            :, :, : c.quads_per_beat * QUAD_BITS
-        ]
-        entries = bits.reshape(c.arrays, -1, ENTRY.width)[:, : count * c.lanes]
-        words = (entries.astype(np.uint64) << np.arange(ENTRY.width, dtype=np.uint64)).sum(
-            -1, dtype=np.uint64
-        )
-        fields = unpack(words.reshape(c.arrays, count, c.lanes), ENTRY)
+        c, mask = self.config, np.uint64((1 << QUAD_BITS) - 1)
+        low, high = np.frombuffer(raw, "<u8").reshape(c.arrays, -1, 2).transpose(2, 0, 1)
+        left, right = np.uint64(64 - QUAD_BITS), np.uint64(QUAD_BITS)
+        quads = np.stack([low, low >> right | high << left, high >> np.uint64(16)], 2) & mask
+        quads = quads[:, :, : c.quads_per_beat].reshape(c.arrays, -1)[:, : count * c.lanes // 4]
+        shifts = np.arange(4, dtype=np.uint64) * np.uint64(ENTRY.width)
+        entries = quads[:, :, None] >> shifts & np.uint64((1 << ENTRY.width) - 1)
+        fields = unpack(entries.reshape(c.arrays, count, c.lanes), ENTRY)
         self.digits[:, address : address + count] = fields["digit"]
         self.entry_slots[:, address : address + count] = fields["slot"]
 

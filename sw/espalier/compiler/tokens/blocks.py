@@ -3,7 +3,7 @@ loop over its layers.
 
 Layers are equal when their operations have the same kinds, shapes, bit widths and immediate values
 and take their inputs from the same distances; weights, scales and tables may differ, because they
-are data.
+are data. Inner widths may differ as well: the code is that of the widest.
 """
 
 from __future__ import annotations
@@ -69,6 +69,16 @@ class Blocks:
     def written(self, tensor: Tensor) -> Tensor:
         return self.alias.get(tensor, tensor)
 
+    def widths(self) -> dict[Tensor, int]:
+        """The largest width of each written tensor in all layers."""
+        result: dict[Tensor, int] = {}
+        for block in self.blocks:
+            for layer in block.layers:
+                for operation in layer:
+                    written = self.written(operation.output)
+                    result[written] = max(result.get(written, 0), operation.output.width)
+        return result
+
 
 def needed(graph: TokenGraph) -> list[Operation]:
     """The operations that an output depends on."""
@@ -81,11 +91,10 @@ def needed(graph: TokenGraph) -> list[Operation]:
     return result[::-1]
 
 
-def find_blocks(graph: TokenGraph, unit: int) -> Blocks:
-    """Cut a graph into what stands before the layers, the layers, and what follows. Widths are
-    rounded up to units before they are compared."""
+def find_blocks(graph: TokenGraph) -> Blocks:
+    """Cut a graph into what stands before the layers, the layers, and what follows."""
     operations = needed(graph)
-    start, size, count = _longest_repeat(operations, unit)
+    start, size, count = _longest_repeat(operations)
     pieces = [(0, start, 1), (start, size, count), (start + size * count, 0, 1)]
     pieces[2] = (pieces[2][0], len(operations) - pieces[2][0], 1)
     alias: dict[Tensor, Tensor] = {}
@@ -112,9 +121,9 @@ def _carried(layers: list[list[Operation]]) -> dict[Tensor, Tensor]:
     return result
 
 
-def _longest_repeat(operations: list[Operation], unit: int) -> tuple[int, int, int]:
+def _longest_repeat(operations: list[Operation]) -> tuple[int, int, int]:
     """(start, size, count) of the equal layers that cover most; count 1 when there are none."""
-    kinds = list(_signatures(operations, unit))
+    kinds = list(_signatures(operations))
     best = (1, len(operations) - 1, 1)
     covered = 0
     for size in range(1, (len(operations) - 1) // 2 + 1):
@@ -150,13 +159,12 @@ def _closed(operations: list[Operation], start: int, size: int, count: int) -> b
     return not any(t in outer for o in operations[end:] for t in inputs(o))
 
 
-def _signatures(operations: list[Operation], unit: int) -> Iterator[tuple]:
+def _signatures(operations: list[Operation]) -> Iterator[tuple]:
     where = {operation.output: i for i, operation in enumerate(operations)}
     for i, operation in enumerate(operations):
         distances = tuple(i - where[t] for t in inputs(operation))
-        width = operation.output.width
-        if isinstance(operation, Linear | Table | Relu):
-            width = -(-width // unit)
+        free = isinstance(operation, Linear | Table | Relu)
+        width = None if free else operation.output.width
         yield (type(operation), width, distances, *_immediates(operation))
 
 

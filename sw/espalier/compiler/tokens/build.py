@@ -48,8 +48,7 @@ def build_tokens(
     passes = plan(context)
     write(context, passes, Assembly(config))
     context.stride = context.record.size
-    assembly = Assembly(config)
-    write(context, passes, assembly)
+    assembly = shortest(context, passes)
     data, sets = image(context, passes)
     code = assembly.encode()
     return Program(
@@ -102,6 +101,21 @@ def write(context: Context, passes: list[list[Pass]], assembly: Assembly) -> Non
         else:
             write_block(context, number, block, assembly)
     assembly.halt()
+
+
+def shortest(context: Context, passes: list[list[Pass]]) -> Assembly:
+    """The instructions; where they are too many, first tiled passes and then all others do with
+    one token a loop body."""
+    tokens = [one for block in passes for one in block if isinstance(one, TokenPass)]
+    tiled = [one for one in tokens if one.tiles > 1]
+    for single in ([], tiled, tokens):
+        for one in single:
+            one.paired = False
+        assembly = Assembly(context.config)
+        write(context, passes, assembly)
+        if len(assembly.nodes) <= context.config.program_depth:
+            break
+    return assembly
 
 
 def count(context: Context, block: list[Pass]) -> int:

@@ -61,18 +61,20 @@ class Context:
     """Offset of a key's or value's first region from its layer's start in the cache."""
     cache_bytes: list[int] = field(default_factory=list)
     """Bytes of the cache that one layer of each block takes."""
+    widths: dict[Tensor, int] = field(init=False)
     record: Record = field(init=False)
     stride: int = 0
     """Bytes of a record, known when all passes have asked for their sections."""
 
     def __post_init__(self) -> None:
         self.record = Record(self.config)
+        self.widths = self.blocks.widths()
 
     @staticmethod
     def of(graph: TokenGraph, config: Config, most_tokens: int) -> Context:
         """Raises UnsupportedModelError for a tensor that is used in two layouts, CapacityError for
         heads that do not fit."""
-        context = Context(graph, config, most_tokens, find_blocks(graph, unit(config)))
+        context = Context(graph, config, most_tokens, find_blocks(graph))
         for number, block in enumerate(context.blocks.blocks):
             context.cache_bytes.append(0)
             for new, old in ((new, old) for old, new in block.carried.items()):
@@ -94,7 +96,7 @@ class Context:
     def shape(self, tensor: Tensor) -> Shape:
         tensor = self.home(tensor)
         if tensor not in self.shapes:
-            elements = -(-tensor.width // self.unit) * self.unit
+            elements = -(-self.widths[tensor] // self.unit) * self.unit
             self.shapes[tensor] = Shape(np.arange(tensor.width), elements)
         return self.shapes[tensor]
 

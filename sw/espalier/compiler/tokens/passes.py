@@ -102,11 +102,12 @@ def _write_tile(plan: TokenPass, assembly: Assembly) -> None:
     load_pieces(assembly, pieces(plan, 0, 0), {})
     body = Body(plan, assembly)
     first = body.loads(0, 0)
+    if not plan.paired:
+        _write_single(body, assembly, schedule([*first, *body.token(0, 0)[len(first) :]]))
+        return
     loop, rest = _pair(body)
     odd = body.token(0, 0)[len(first) :]
-    assembly.set(CURSOR, 0, int(Register.RECORD))
-    if PLACE in body.strides:
-        assembly.set(PLACE, 0, TILE if plan.tiles > 1 else int(Register.ROW))
+    _set_cursors(body, assembly)
     _append(assembly, first)
     with assembly.loop(register=int(Register.PAIRS)):
         _append(assembly, loop)
@@ -115,6 +116,20 @@ def _write_tile(plan: TokenPass, assembly: Assembly) -> None:
     _append(assembly, rest)
     with assembly.loop(register=int(Register.ODD)):
         _append(assembly, schedule(odd))
+
+
+def _write_single(body: Body, assembly: Assembly, items: list[Item]) -> None:
+    _set_cursors(body, assembly)
+    with assembly.loop(register=int(Register.TOKENS)):
+        _append(assembly, items)
+        for register, stride in body.strides.items():
+            assembly.set(register, stride, register)
+
+
+def _set_cursors(body: Body, assembly: Assembly) -> None:
+    assembly.set(CURSOR, 0, int(Register.RECORD))
+    if PLACE in body.strides:
+        assembly.set(PLACE, 0, TILE if body.token_pass.tiles > 1 else int(Register.ROW))
 
 
 def _pair(body: Body) -> tuple[list[Item], list[Item]]:

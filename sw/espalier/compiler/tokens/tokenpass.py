@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,8 @@ class TokenPass:
     tiles: int = 1
     chains: list[Chain] = field(default_factory=list)
     data: PassData = field(init=False)
+    paired: bool = True
+    """Two tokens a loop body, with loads ahead; otherwise one, in the least instructions."""
     final: Tensor | None = None
     """The tensor that goes to the output rows."""
 
@@ -414,9 +417,12 @@ def _fitting(context: Context, number: int, indices: list[int]) -> TokenPass:
 
 def _tiled(context: Context, number: int, indices: list[int], operation: Linear) -> TokenPass:
     elements = context.shape(operation.output).elements
-    unit = TokenPass(context, number, indices)._unit(operation)
     config, planes = context.config, operation.matrix.planes
+    unit = math.lcm(config.lanes, 2 * config.group, config.vector_lanes)
     cached = any(r.use is Use.CACHE for r in context.read_by(operation.output))
+    if cached:
+        layout = context.layout_of(operation.output)
+        unit = layout.together * layout.padded
     failure: CapacityError | None = None
     for tiles in range(2, elements // unit + 1):
         height = elements // tiles // config.lanes * planes
