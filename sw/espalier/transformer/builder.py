@@ -10,12 +10,16 @@ from torch import Tensor
 from . import float_graph as fg
 from .float_graph import FloatGraph, Reference, Value
 from .functions import Function, recognize
-from .labels import Labels, LayoutError, TokenAxisError
+from .labels import Labels, LayoutError
 from .masks import classify
 from .traced import Known, Pooled, Scores, Traced
 
 REFUSED = -1e3
 """A score with less than this added is not allowed: models add -inf, -1e4, -1e9."""
+OF_SCORES = (
+    "works on attention weights, which only softmax and a product with values do; leave them out "
+    "of the model's results"
+)
 
 
 @dataclass
@@ -74,7 +78,7 @@ class Builder:
     def _value(self, features: Tensor) -> tuple[Value, Tensor]:
         owner, places = self.owner(features)
         if isinstance(owner, Scores):
-            raise LayoutError("takes attention scores; only softmax and a product with values do")
+            raise LayoutError(OF_SCORES)
         if isinstance(owner, Pooled):
             raise LayoutError("takes the pooled token; only host layers do")
         return owner, places
@@ -332,7 +336,7 @@ class Builder:
 
     def _add_tables(self, made: list, first: tuple, second: tuple) -> Traced:
         if (first[1] != second[1]).any():
-            raise TokenAxisError("adds different tokens to each other")
+            raise LayoutError("adds different tokens to each other")
         inputs = [each.given for each in made if each.given]
         if len(inputs) > 1:
             raise LayoutError("adds two float inputs")
@@ -390,7 +394,7 @@ class Builder:
         query_features, key_features = self.labels.heads(q), self.labels.heads(k)
         sample = self._samples(q)
         if (sample != self._samples(k)).any():
-            raise TokenAxisError("multiplies queries of one sample with keys of another")
+            raise LayoutError("multiplies queries of one sample with keys of another")
         heads, tokens = len(query_features), self.labels.tokens
         allowed = torch.ones(self.labels.samples, heads, tokens, tokens, dtype=torch.bool)
         scores = Scores(query_features, key_features, scale, allowed)
@@ -416,7 +420,7 @@ class Builder:
         feature, sample, token = self.labels.decode(labels)
         owner, places = self.owner(feature)
         if not isinstance(owner, Scores) or owner.normalized:
-            raise LayoutError("works on attention weights; only their product with values does")
+            raise LayoutError(OF_SCORES)
         zero, one, two = (
             torch.as_tensor(function(torch.full(labels.shape, float(x), dtype=torch.float64)))
             for x in (0, 1, 2)
@@ -480,7 +484,7 @@ class Builder:
             raise LayoutError("must have the attention weights' tokens in order")
         value_features = self.labels.heads(v)
         if (sample[:, 0, 0] != self._samples(v)).any():
-            raise TokenAxisError("multiplies weights of one sample with values of another")
+            raise LayoutError("multiplies weights of one sample with values of another")
         head = (places // tokens)[:, 0, 0]
         for b in range(self.labels.samples):
             if not torch.equal(head[sample[:, 0, 0] == b], torch.arange(scores.heads)):
@@ -541,10 +545,7 @@ class Builder:
         rows, sample, token = self.labels.rows(settled.labels)
         owner, places = self.owner(rows)
         if isinstance(owner, Scores):
-            raise LayoutError(
-                "is made of attention weights, which never leave the accelerator; "
-                "leave them out of the model's results"
-            )
+            raise LayoutError(OF_SCORES)
         if isinstance(owner, Pooled) or (token == 0).all():
             if not torch.equal(places, torch.arange(len(places))):
                 raise LayoutError("takes some features of the first token; it must take all")
@@ -555,22 +556,13 @@ class Builder:
         self.graph.outputs[name] = fg.Output(self.whole(rows), axes=self._axes(sample, token))
 
     def _axes(self, sample: Tensor, token: Tensor) -> tuple[int | None, int]:
-        samples, tokens = torch.arange(self.labels.samples), torch.arange(self.labels.tokens)
-        if token.dim() == 1 and torch.equal(token, tokens):
-            return None, 0
-        for axes, wanted in (
-            ((0, 1), (samples[:, None], tokens)),
-            ((1, 0), (samples, tokens[:, None])),
-        ):
-            if (
-                token.dim() == 2
-                and token.numel() == samples.numel() * tokens.numel()
-                and all(
-                    _equal(mine, theirs)
-                    for mine, theirs in zip((sample, token), wanted, strict=True)
-                )
-            ):
-                return axes
+        """(sample axis or None, token axis) of all tokens of all samples."""
+        tokens, both = (self.labels.tokens,), (self.labels.samples, self.labels.tokens)
+        for shape, axes in ((tokens, (None, 0)), (both, (0, 1)), (both[::-1], (1, 0))):
+            if token.shape == shape:
+                wanted = self._positions(token.shape, *axes)
+                if torch.equal(sample, wanted[0]) and torch.equal(token, wanted[1]):
+                    return axes
         raise LayoutError("must have all tokens of all samples in order")
 
 
@@ -581,7 +573,3 @@ def _transposed(known: Known) -> Known:
 
 def _masked(x: Tensor, mask: Tensor) -> Tensor:
     return x.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else x + mask
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.broadcast_shapes(a.shape, b.shape) == a.shape and bool((a == b).all())

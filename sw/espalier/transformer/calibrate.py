@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..spec import numerics
+from ..tokens.graph import SCORE_SCALE
 from . import float_graph as fg
 from .compute import Parameters, compute
 from .float_graph import FloatGraph, Value
 
 POOL = 1 << 17
 """Elements kept of each value, of whole tokens; of more, every second token goes, and again."""
+MOST_SCORE = numerics.VALUE_MAX * SCORE_SCALE
+"""The largest score that 16 bits hold: 32."""
 
 
 @dataclass
@@ -70,12 +74,12 @@ class Range:
 @dataclass
 class Statistics:
     """Ranges by value; for every LayerNorm its largest normalised element and least variance; for
-    every attention the largest score."""
+    every attention, how much a weight changes when scores are clipped to what 16 bits hold."""
 
     ranges: dict[Value, Range] = field(default_factory=dict)
     deviations: dict[Value, float] = field(default_factory=dict)
     variances: dict[Value, float] = field(default_factory=dict)
-    scores: dict[Value, float] = field(default_factory=dict)
+    clipping: dict[Value, float] = field(default_factory=dict)
     tokens: int = 0
     """The longest sample."""
 
@@ -114,4 +118,12 @@ def _observe_norm(found: Statistics, operation: fg.LayerNorm, x: Tensor) -> None
 def _observe_attention(found: Statistics, o: fg.Attention, values: Mapping[Value, Tensor]) -> None:
     q, k = (values[x].unflatten(-1, (o.heads, -1)) for x in (o.query, o.key))
     scores = torch.einsum("ihd,jhd->hij", q, k) * o.scale
-    found.scores[o.output] = max(found.scores.get(o.output, 0.0), float(scores.abs().max()))
+    if float(scores.abs().max()) <= MOST_SCORE:
+        return
+    hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1) & o.causal
+    exact, clipped = (
+        x.masked_fill(hidden, -torch.inf).softmax(-1)
+        for x in (scores, scores.clamp(-MOST_SCORE, MOST_SCORE))
+    )
+    change = float((exact - clipped).abs().max())
+    found.clipping[o.output] = max(found.clipping.get(o.output, 0.0), change)

@@ -21,14 +21,10 @@ from .labels import Labels, LayoutError
 from .traced import Known, Traced
 from .walk import Walk
 
-SAMPLES, TOKENS = 2, 7
+SAMPLES, TOKENS, PADDING = 2, 7, 3
 """Of the made-up batch with which a graph is walked."""
 AGREEMENT = 2e-3
 """Largest difference of the imported graph from the model, as a share of the largest result."""
-
-
-class WrongAxisError(UnsupportedModelError):
-    """The tokens lie along another axis than the one taken."""
 
 
 def import_tokens(
@@ -55,9 +51,9 @@ def import_tokens(
     for inputs in describe(arguments):
         try:
             return _import(model, arguments, inputs)
-        except WrongAxisError as error:
+        except UnsupportedModelError as error:
             refused.append(error)
-    raise UnsupportedModelError(str(refused[0])) from refused[0]
+    raise refused[0]
 
 
 def bind(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -79,9 +75,19 @@ def bind(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None) -> dict[
             raise InputError(f"arguments must have names; *{name} has none")
     if "use_cache" in signature.parameters:
         named["use_cache"] = False
+    if "is_causal" in signature.parameters:
+        named.setdefault("is_causal", is_causal(named.get("mask", named.get("src_mask"))))
     if not any(isinstance(value, Tensor) for value in named.values()):
         raise InputError("give example inputs: args or kwargs must have a tensor")
     return named
+
+
+def is_causal(mask: Any) -> bool:
+    """Whether an attention mask is causal, which torch would look up in its values."""
+    try:
+        return isinstance(mask, Tensor) and mask.dim() == 2 and samples.causal(mask)
+    except LayoutError:
+        return False
 
 
 def _import(model: nn.Module, arguments: dict[str, Any], inputs: Inputs) -> FloatGraph:
@@ -95,14 +101,15 @@ def _import(model: nn.Module, arguments: dict[str, Any], inputs: Inputs) -> Floa
             _finish(graph, inputs, kept)
             check(model, graph, arguments, inputs)
             return graph
-        kind = WrongAxisError if walk.wrong_axis else UnsupportedModelError
-        errors.append(kind(_listed(walk.problems)))
+        errors.append(UnsupportedModelError(_listed(walk.problems)))
     raise errors[0]
 
 
 def _walk(program: torch.export.ExportedProgram, inputs: Inputs, kept: bool) -> Walk:
-    lengths = (TOKENS, TOKENS - 3) if inputs.masks else (TOKENS, TOKENS)
-    builder = Builder(Labels(SAMPLES, TOKENS), lengths)
+    single = all(batch is None for batch, _ in inputs.axes.values())
+    last = TOKENS - PADDING if inputs.masks else TOKENS
+    lengths = (last,) if single else (TOKENS,) * (SAMPLES - 1) + (last,)
+    builder = Builder(Labels(len(lengths), TOKENS), lengths)
     builder.graph.axes = dict(inputs.axes)
     try:
         made_up = samples.make(inputs, lengths, TOKENS, kept)

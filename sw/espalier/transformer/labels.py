@@ -17,10 +17,6 @@ class LayoutError(Exception):
     """A tensor's layout cannot be followed; the message follows the operator's name."""
 
 
-class TokenAxisError(LayoutError):
-    """An operation runs over another axis than the one taken as tokens."""
-
-
 @dataclass
 class Labels:
     """The coding for `samples` of `tokens` tokens."""
@@ -52,7 +48,7 @@ class Labels:
         feature, sample, token = self.decode(labels)
         for position, name in ((sample, "samples"), (token, "tokens")):
             if (position != position[..., :1]).any():
-                raise TokenAxisError(f"mixes {name}: it must work on each token by itself")
+                raise LayoutError(f"mixes {name}: it must work on each token by itself")
         first = feature.reshape(-1, feature.shape[-1])[0]
         if (feature != first).any():
             raise LayoutError("takes other features of one token than of another")
@@ -64,11 +60,11 @@ class Labels:
         Raises LayoutError when the tokens are not in order along the last axis but one.
         """
         if labels.dim() < 2 or labels.shape[-2] != self.tokens:
-            raise TokenAxisError("must have the tokens along the last axis but one")
+            raise LayoutError("must have the tokens along the last axis but one")
         flat = labels.reshape(-1, *labels.shape[-2:])
         feature, sample, token = self.decode(flat)
         if (token != torch.arange(self.tokens)[:, None]).any():
-            raise TokenAxisError("must have the tokens in order along the last axis but one")
+            raise LayoutError("must have the tokens in order along the last axis but one")
         if (sample != sample[:, :1, :1]).any() or (feature != feature[:, :1]).any():
             raise LayoutError("mixes samples, or features of different tokens")
         by_sample = [feature[sample[:, 0, 0] == b, 0] for b in range(self.samples)]

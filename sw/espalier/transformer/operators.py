@@ -29,10 +29,15 @@ ELEMENTWISE = _aten(
 )
 """One result element from one element of each argument."""
 
+FILLS = _aten("zeros_like ones_like full_like new_ones new_zeros new_full")
+"""Constants of a value's shape."""
+
 IGNORED = _aten(
     "_assert_tensor_metadata _assert_scalar _assert_async sym_constrain_range "
     "sym_constrain_range_for_size"
 )
+
+KNOWN = MOVEMENT | IDENTITY | DROPOUT | ELEMENTWISE | FILLS | IGNORED
 
 ADVICE = {
     "aten.mean": "pool on the host, from the last hidden state",

@@ -8,6 +8,7 @@ have its channels divided by factors that the products' weights take over.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,10 @@ TABLE_REACH = 6.0
 """GELU is 0 or x beyond."""
 STRAIGHT = ("gelu", "gelu_tanh", "relu")
 """Activations that are x for large x."""
+NOTICEABLE = 0.005
+"""Effect of another eps that is worth a warning: half a step of 8 bits."""
+CLIPPED = 0.05
+"""Change of an attention weight by clipped scores that is."""
 FREE_GAIN, PAID_GAIN = 1.0, 0.6
 """Smoothing must bring the error below this share; it is paid where it takes an operation."""
 
@@ -98,7 +103,36 @@ class Planner:
             else:
                 self._main(operation)
         self._fixed()
+        self._warn()
         return self.plan
+
+    def _warn(self) -> None:
+        """Say where the machine's LayerNorm and scores differ from the model's noticeably."""
+        for operation in self.graph.operations:
+            name, value = operation.output.name, operation.output
+            if isinstance(operation, fg.LayerNorm):
+                effect = self.epsilon_effect(operation)
+                if effect > NOTICEABLE:
+                    warnings.warn(
+                        f"{name}: eps={operation.eps:g} becomes "
+                        f"{self.plan.main[operation.input] ** 2:.2g} on the accelerator, which "
+                        f"changes results by up to {effect:.1%} on the calibration samples",
+                        stacklevel=4,
+                    )
+            change = self.statistics.clipping.get(value, 0.0)
+            if change > CLIPPED:
+                warnings.warn(
+                    f"{name}: scores beyond ±32 are clipped, which changes attention weights by "
+                    f"up to {change:.2f} on the calibration samples",
+                    stacklevel=4,
+                )
+
+    def epsilon_effect(self, operation: fg.LayerNorm) -> float:
+        """By which share a LayerNorm's results change at most, because the machine adds one unit of
+        its input, squared, to the variance instead of eps."""
+        variance = self.statistics.variances[operation.output]
+        unit = self.plan.main[operation.input]
+        return abs(math.sqrt((variance + operation.eps) / (variance + unit**2)) - 1)
 
     def _range(self, value: Value) -> Range:
         return self.statistics.ranges[value]

@@ -45,15 +45,19 @@ def _laid(values: Tensor, axes: tuple[int | None, int]) -> Tensor:
 
 def _resized(name: str, mask: Tensor, tokens: int) -> Tensor:
     """A mask [tokens, tokens] for another number of tokens, if it is causal or empty."""
-    refuses = mask if mask.dtype == torch.bool else mask < -1
-    size = len(mask)
     try:
-        causal = size > 1 and classify(~refuses[None, None], (size,))
+        hidden = causal(mask)
     except LayoutError:
         raise LayoutError(
             f"input {name} must be a causal mask, True or -inf above the diagonal, or empty"
         ) from None
-    above = torch.ones(tokens, tokens, dtype=torch.bool).triu(1) & bool(causal)
+    above = torch.ones(tokens, tokens, dtype=torch.bool).triu(1) & hidden
     if mask.dtype == torch.bool:
         return above
     return torch.zeros(tokens, tokens, dtype=mask.dtype).masked_fill(above, -torch.inf)
+
+
+def causal(mask: Tensor) -> bool:
+    """Whether a square mask of torch's modules is causal; LayoutError if it is not empty either."""
+    refuses = mask if mask.dtype == torch.bool else mask < -1
+    return len(mask) > 1 and classify(~refuses[None, None], (len(mask),))

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 
 from .. import source
 from . import operators
-from .builder import Builder
-from .labels import LayoutError, TokenAxisError
+from .builder import OF_SCORES, Builder
+from .labels import LayoutError
 from .traced import UNKNOWN, Known, Traced, _Unknown, execute, has
 
 
@@ -28,25 +28,26 @@ class Walk:
     """A walk over exported nodes.
 
     placeholders: what each placeholder is: a Known, or the Traced float input.
-    problems: messages with the user's lines. wrong_axis: whether one is about the token axis.
+    problems: messages with the user's lines.
     """
 
     builder: Builder
     placeholders: Mapping[str, Any]
     outputs: list[str]
     problems: list[str] = field(default_factory=list)
-    wrong_axis: bool = False
     _known: dict[Node, Any] = field(default_factory=dict)
 
     def run(self, nodes: list[Node]) -> None:
-        for node in nodes:
+        for node in live(nodes):
             self.builder.line = source.of_node(node)
             try:
                 self._known[node] = self._node(node)
-            except LayoutError as error:
-                self.wrong_axis |= isinstance(error, TokenAxisError)
-                self._problem(f"{operator_name(node.target)} {error}")
+            except (LayoutError, RuntimeError, IndexError) as error:
                 self._known[node] = UNKNOWN
+                reason = str(error).split("\n")[0]
+                if not isinstance(error, LayoutError):
+                    reason = f"cannot be followed: {reason}"
+                self._problem(f"{operator_name(node.target)} {reason}")
 
     def _problem(self, message: str) -> None:
         self.problems.append(f"{message}\n    at {self.builder.line}")
@@ -59,6 +60,7 @@ class Walk:
         if node.op == "output":
             return self._output(node, args[0])
         if has((args, kwargs), _Unknown):
+            self._check_known(node.target)
             return UNKNOWN
         result = self._call(node.target, args, kwargs)
         first = node.args[0] if node.args else None
@@ -92,18 +94,19 @@ class Walk:
             return self._move(target, args, kwargs)
         if name in operators.ELEMENTWISE:
             return self._elementwise(target, name, args, kwargs)
-        if name in (
-            "aten.zeros_like",
-            "aten.ones_like",
-            "aten.full_like",
-            "aten.new_ones",
-            "aten.new_zeros",
-            "aten.new_full",
-        ):
+        if name in operators.FILLS:
             args[0] = Known(torch.zeros(shape_of(args[0])))
             return execute(target, args, kwargs, False)
-        advice = operators.ADVICE.get(name)
-        raise LayoutError("is not supported" + (f"; {advice}" if advice else ""))
+        if any(isinstance(arg, Traced) and self.builder.is_scores(arg.labels) for arg in args):
+            raise LayoutError(OF_SCORES)
+        raise _unsupported(name)
+
+    def _check_known(self, target: Any) -> None:
+        """Report an operator on what was reported, too, if it is not supported either."""
+        name = operator_name(target)
+        known = operators.KNOWN | self._handlers().keys()
+        if isinstance(target, torch._ops.OpOverload) and name.removesuffix("_") not in known:
+            raise _unsupported(name)
 
     def _handlers(self) -> Mapping[str, Callable]:
         build = self.builder
@@ -188,10 +191,23 @@ class Walk:
                 try:
                     self.builder.output(name, result)
                 except LayoutError as error:
-                    self.wrong_axis |= isinstance(error, TokenAxisError)
                     self._problem(f"output {name!r} {error}")
             elif result is not None and not isinstance(result, _Unknown):
                 self._problem(f"output {name!r} does not depend on the tokens' values")
+
+
+def _unsupported(name: str) -> LayoutError:
+    advice = operators.ADVICE.get(name)
+    return LayoutError("is not supported" + (f"; {advice}" if advice else ""))
+
+
+def live(nodes: list[Node]) -> list[Node]:
+    """The nodes that results depend on, and those that change a tensor in place."""
+    needed: set[Node] = set()
+    for node in reversed(nodes):
+        if node in needed or node.op == "output" or in_place(node.target):
+            needed.update(node.all_input_nodes, [node])
+    return [node for node in nodes if node in needed]
 
 
 def same_labels(a: Traced, b: Traced) -> bool:
