@@ -98,7 +98,9 @@ class Program:
         """Write the program as one safetensors file and return its path."""
         path = Path(path)
         host, arrays = (None, {}) if self.host is None else pack(self.host)
-        path.write_bytes(save({"image": self.image, **arrays}, metadata=self._metadata(host, arrays)))
+        path.write_bytes(
+            save({"image": self.image, **arrays}, metadata=self._metadata(host, arrays))
+        )
         return path
 
     def _metadata(self, host: Any, arrays: dict[str, np.ndarray]) -> dict[str, str]:
@@ -162,9 +164,7 @@ def _checksum(text: str, image: np.ndarray, arrays: dict[str, np.ndarray]) -> st
     return digest.hexdigest()
 
 
-def _from_json(
-    text: str, image: np.ndarray, arrays: dict[str, np.ndarray], path: Path
-) -> Program:
+def _from_json(text: str, image: np.ndarray, arrays: dict[str, np.ndarray], path: Path) -> Program:
     try:
         body = json.loads(text)
         return Program(

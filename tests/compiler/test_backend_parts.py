@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_with_the_rule():
     with pytest.raises(CapacityError, match="vector memory"):
         build(gru_graph(random, 4, 400, density=0.01), TINY, {})
     with pytest.raises(CapacityError, match="parameter memory"):
-        build(linear_graph(random, 4, 40), replace(TINY, parameter_depth=8), {})
+        build(linear_graph(random, 4, 140), replace(TINY, parameter_depth=32), {})
     with pytest.raises(CapacityError, match="instructions"):
         build(gru_graph(random, 60, 60), replace(TINY, program_depth=64), {})
     with pytest.raises(CapacityError, match=r"last-sent|sums"):

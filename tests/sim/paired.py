@@ -11,6 +11,7 @@ import numpy as np
 from espalier.program import Program
 from espalier.runtime import Session
 from espalier.runtime.driver import Driver
+from espalier.runtime.token_session import TokenSession
 from espalier.spec import isa
 from espalier.spec.registers import COUNTERS
 from espalier_sim.reference.device import ReferenceTransport
@@ -53,23 +54,28 @@ class Witness:
         self.starts.append(Start(written, counters, registers))
 
 
-def on_reference(program: Program, window_bytes: int = WINDOW_BYTES) -> tuple[Session, Witness]:
+def on_reference(program: Program, window_bytes: int = WINDOW_BYTES) -> tuple[Any, Witness]:
     """A session on the reference machine, with its witness."""
     witness = Witness(ReferenceTransport(program.config, window_bytes))
-    return Session(Driver(witness, program), program), witness
+    return _session(witness, program), witness
 
 
 def on_rtl(
     program: Program, window_bytes: int = WINDOW_BYTES, **options: Any
-) -> tuple[Session, Witness]:
+) -> tuple[Any, Witness]:
     """A session on the simulated hardware, with its witness; options as of `open_rtl`."""
     witness = Witness(open_rtl(window_bytes=window_bytes, **options)(program.config))
-    return Session(Driver(witness, program), program), witness
+    return _session(witness, program), witness
+
+
+def _session(witness: Witness, program: Program) -> Any:
+    make = Session if program.tokens is None else TokenSession
+    return make(Driver(witness, program), program)
 
 
 def compare(
     program: Program,
-    script: Callable[[Session], Result],
+    script: Callable[[Any], Result],
     window_bytes: int = WINDOW_BYTES,
     **options: Any,
 ) -> tuple[Result, int]:

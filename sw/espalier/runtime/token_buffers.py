@@ -44,7 +44,9 @@ class TokenBuffers:
                 "compile with a smaller max_length"
             )
         first_input, output, record, cache = places
-        return TokenBuffers(plan, first_input, output, record + AHEAD * plan.record_bytes, cache, position)
+        return TokenBuffers(
+            plan, first_input, output, record + AHEAD * plan.record_bytes, cache, position
+        )
 
     def registers(self, position: int, tokens: int) -> dict[int, int]:
         """What to write before a run of `tokens` that follow `position` tokens."""

@@ -38,6 +38,13 @@ class TokenMachine:
         """Begin a new sequence."""
         self.position = 0
 
+    def check_causal(self) -> None:
+        """Raise InputError for a model whose sequences cannot be continued."""
+        if not self._buffers.plan.causal:
+            raise InputError(
+                "every token sees all others here, a sequence cannot be continued: run it whole"
+            )
+
     def run(self, values: np.ndarray) -> np.ndarray:
         """int16 [tokens, width] of the next tokens to int16 [tokens, width out].
 
@@ -49,19 +56,15 @@ class TokenMachine:
         tokens = len(values)
         if tokens < 1:
             raise InputError("a run needs at least one token, not none")
-        if self.position and not self._buffers.plan.causal:
-            raise InputError(
-                "every token sees all others here, a sequence cannot be continued: run it whole"
-            )
+        if self.position:
+            self.check_causal()
         if self.position + tokens > self.most_tokens:
             raise CapacityError(
                 f"the program holds {self.most_tokens} tokens, not {self.position + tokens}; "
                 "compile it with a larger max_length"
             )
         (port,), (result,) = self.program.inputs, self.program.outputs
-        self._driver.write(
-            self._buffers.input, ports.encode(port, self.program.config, values)
-        )
+        self._driver.write(self._buffers.input, ports.encode(port, self.program.config, values))
         self.counters = self._driver.start("run", self._buffers.registers(self.position, tokens))
         for name, value in self.counters.items():
             self.totals[name] += value

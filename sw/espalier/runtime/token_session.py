@@ -70,9 +70,7 @@ class TokenSession:
             real = self._forward(host.embed(part.input, sample))
             for name, output in part.outputs.items():
                 results[name].append(host.finish(output, real))
-        stacked = tuple(
-            host.stack(part.outputs[name], each) for name, each in results.items()
-        )
+        stacked = tuple(host.stack(part.outputs[name], each) for name, each in results.items())
         return stacked[0] if len(stacked) == 1 else stacked
 
     def run_integers(self, values: np.ndarray) -> np.ndarray:
@@ -98,6 +96,7 @@ class TokenSession:
         Raises as `run` does; InputError also for a model whose tokens see later ones.
         """
         self._begin()
+        self._machine.check_causal()
         part = self._host().input
         names = [name for name in part.inputs if name != part.mask]
         if len(names) != 1:

@@ -17,7 +17,8 @@ MOST_ELEMENTS = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """What the host does before and after the accelerator; outputs by name, in the model's order."""
+    """What the host does before and after the accelerator; outputs by name, in the model's
+    order."""
 
     input: HostInput
     outputs: dict[str, HostOutput]
@@ -36,9 +37,7 @@ def pack(host: Host) -> tuple[dict[str, Any], Arrays]:
 
     given = host.input
     plain = {
-        key: value
-        for key, value in vars(given).items()
-        if key not in ("tables", "norm", "axes")
+        key: value for key, value in vars(given).items() if key not in ("tables", "norm", "axes")
     }
     body = {
         "input": {
@@ -105,8 +104,8 @@ def unpack(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Host:
             )
             for layer in one["layers"]
         ]
-        where = (_axis(one["axes"][0]), int(one["axes"][1]))
-        outputs[str(one["name"])] = HostOutput(str(one["tensor"]), where, bool(one["first"]), layers)
+        where, first = (_axis(one["axes"][0]), int(one["axes"][1])), bool(one["first"])
+        outputs[str(one["name"])] = HostOutput(str(one["tensor"]), where, first, layers)
     return Host(given, outputs)
 
 
@@ -131,5 +130,3 @@ def _activation(value: Any) -> str | None:
     if value not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}, not {value!r}")
     return value
-
-

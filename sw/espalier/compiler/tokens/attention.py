@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...parameters import Rows
 from ...spec import isa
 from ...spec.config import ITEM_BYTES
 from ...spec.isa import Expand, Function, Mode, Scale, Source, Store, Sums
@@ -23,7 +24,6 @@ from ...spec.memory import TABLE_ENTRY, Memory
 from ...spec.numerics import FUNCTIONS, make_table
 from ...spec.tokens import Register
 from ...tokens.graph import SCORE_GAIN, Attention
-from ...parameters import Rows
 from ..allocate import Parameters, pack_words
 from ..emit import Assembly
 from ..packing import descriptor_bytes
@@ -118,9 +118,7 @@ class AttentionPass:
         with assembly.loop(count=layout.groups):
             self._group(assembly)
             assembly.set(int(Register.RECORD), layout.row_bytes, int(Register.RECORD))
-        assembly.set(
-            int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD)
-        )
+        assembly.set(int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD))
 
     def _group(self, assembly: Assembly) -> None:
         """All queries of one group of heads."""

@@ -129,9 +129,10 @@ def _longest_repeat(operations: list[Operation]) -> tuple[int, int, int]:
     for size in range(1, (len(operations) - 1) // 2 + 1):
         for start in range(1, len(operations) - 2 * size + 1):
             count = 1
-            while kinds[start + (count - 1) * size : start + count * size] == kinds[
-                start + count * size : start + (count + 1) * size
-            ]:
+            while (
+                kinds[start + (count - 1) * size : start + count * size]
+                == kinds[start + count * size : start + (count + 1) * size]
+            ):
                 count += 1
             layer = operations[start : start + size]
             whole = any(isinstance(operation, Attention) for operation in layer)

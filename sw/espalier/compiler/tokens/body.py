@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...spec import isa
-from ...spec.isa import Combine, Finish, Function, Mode, Scale, Source, Store, Sums
+from ...spec.isa import Combine, Finish, Function, Mode, Scale, Source, Sums
 from ...spec.memory import Memory
 from ...spec.tokens import Register
 from ...tokens.graph import Add, Input, LayerNorm, Linear, Relu, Rescale, Table, Tensor
@@ -17,19 +17,9 @@ from .context import Context, Use
 from .order import LOAD_LATENCY, SCALAR_LATENCY, VECTOR_LATENCY, Item
 from .placement import stored_bytes
 from .products import RowBlock
-from .registers import CURSOR, PLACE, SPARE
+from .registers import CURSOR, SPARE
+from .targets import Target, Targets
 from .tokenpass import Chain, TokenPass
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a VECTOR stores: register + offset, for the chunks from `first` on; `section` names
-    the place for the waits."""
-
-    kind: Store
-    register: int
-    offset: int
-    section: str
 
 
 @dataclass(eq=False)
@@ -42,6 +32,7 @@ class Body:
     values: dict[tuple[Tensor, int], int] = field(default_factory=dict)
     columns: dict[tuple[Tensor, int], int] = field(default_factory=dict)
     scalars: dict[tuple[int, int], int] = field(default_factory=dict)
+    places: Targets = field(init=False)
     constants: dict[int, int] = field(default_factory=dict)
     """First chunk of the factor of LayerNorm i; its offset follows."""
 
@@ -50,6 +41,7 @@ class Body:
         return self.token_pass.context
 
     def __post_init__(self) -> None:
+        self.places = Targets(self.token_pass, self.strides)
         config, plan = self.context.config, self.token_pass
         chunk, group = plan.data.constant_chunks, 0
         for parity in range(2):
@@ -81,7 +73,7 @@ class Body:
             items += self._chain(chain, parity, ahead)
         final = self.token_pass.final
         if final is not None and final not in self.token_pass.made:
-            items.append(self._copy(final, parity, [self._output(final, 0)], ahead))
+            items.append(self._copy(final, parity, [self.places.output(final, 0)], ahead))
         return items
 
     def loads(self, parity: int, ahead: int) -> list[Item]:
@@ -137,7 +129,7 @@ class Body:
     def _chain(self, chain: Chain, parity: int, ahead: int) -> list[Item]:
         head = chain.head
         if isinstance(head, Input):
-            targets = self._targets(chain.output, 0, chain.output.width)
+            targets = self.places.of(chain.output, 0, chain.output.width)
             return [self._copy(chain.output, parity, targets, ahead)] if self._any(chain) else []
         if not isinstance(head, Linear):
             elements = self.context.shape(chain.output).elements
@@ -159,7 +151,7 @@ class Body:
     def _any(self, chain: Chain) -> bool:
         t = chain.output
         return self.token_pass.used_here(t, Use.COLUMNS) or bool(
-            self._targets(t, 0, self.context.shape(t).elements)
+            self.places.of(t, 0, self.context.shape(t).elements)
         )
 
     def _product(self, chain: Chain, block: RowBlock, parity: int) -> Item:
@@ -212,8 +204,8 @@ class Body:
     ) -> list[Item]:
         """The VECTORs of rows first..end: cut where the places in DDR are cut."""
         items = []
-        for a, b in self._cuts(chain.output, first, end):
-            targets = self._targets(chain.output, a, b)
+        for a, b in self.places.cuts(chain.output, first, end):
+            targets = self.places.of(chain.output, a, b)
             fields = self._fields(chain, parity, a, b, block)
             items.append(self._vector(chain, parity, ahead, fields, a, b, targets))
             for target in targets[1:]:
@@ -343,49 +335,3 @@ class Body:
                 case Rescale(input=x):
                     fields |= {"source": Source.OPERAND, "operand0": value(x)}
         return fields
-
-    # Places in DDR
-
-    def _cuts(self, tensor: Tensor, first: int, end: int) -> list[tuple[int, int]]:
-        """first..end in parts whose stores are contiguous."""
-        home = self.context.home(tensor)
-        if home not in self.context.regions:
-            return [(first, end)]
-        layout = self.context.layout_of(home)
-        size = layout.together * layout.padded
-        edges = [first, *(e for e in range(0, end, size) if first < e < end), end]
-        return list(zip(edges, edges[1:], strict=False))
-
-    def _targets(self, tensor: Tensor, first: int, end: int) -> list[Target]:
-        """Where elements first..end (of tile 0) go in DDR."""
-        context, plan, home = self.context, self.token_pass, self.context.home(tensor)
-        targets = []
-        if plan.stored(tensor, Use.CACHE):
-            layout = context.layout_of(home)
-            size = layout.together * layout.padded
-            region = first // size * 2 * layout.region_bytes
-            inside = first % size // context.config.group * 8
-            offset = 0 if plan.tiles > 1 else context.regions[home] + region + inside
-            self.strides[PLACE] = layout.row_bytes
-            targets.append(Target(Store.COLUMNS, PLACE, offset, "cache"))
-        for use, kind in ((Use.COLUMNS, Store.COLUMNS), (Use.VALUES, Store.VALUES)):
-            if not plan.stored(tensor, use):
-                continue
-            elements = context.shape(tensor).elements
-            columns = use is Use.COLUMNS
-            section = context.record.section(home, elements, columns=columns)
-            inside = first * (8 // context.config.group if columns else 2)
-            if plan.tiles > 1:
-                self.strides[PLACE] = context.stride
-                targets.append(Target(kind, PLACE, 0, section.name))
-            else:
-                targets.append(Target(kind, CURSOR, section.offset + inside, section.name))
-        if plan.final is tensor:
-            targets.append(self._output(tensor, first))
-        return targets
-
-    def _output(self, tensor: Tensor, first: int) -> Target:
-        elements = self.context.shape(tensor).elements
-        size = stored_bytes(self.context.config, elements, columns=False)
-        self.strides[int(Register.OUTPUT)] = size
-        return Target(Store.VALUES, int(Register.OUTPUT), 2 * first, "")

@@ -19,7 +19,8 @@ from .context import Context
 from .passes import Piece, pieces, write_pass
 from .placement import stored_bytes
 from .registers import IMAGE
-from .tokenpass import TokenPass, split_passes
+from .split import split_passes
+from .tokenpass import TokenPass
 
 Pass = TokenPass | AttentionPass
 
@@ -72,9 +73,7 @@ def plan(context: Context) -> list[list[Pass]]:
     for number in range(len(context.blocks.blocks)):
         block: list[Pass] = []
         for one in split_passes(context, number):
-            block.append(
-                AttentionPass(context, number, one) if isinstance(one, int) else one
-            )
+            block.append(AttentionPass(context, number, one) if isinstance(one, int) else one)
         result.append(block)
     output = next(iter(context.graph.outputs.values()))
     last = result[-1][-1]
@@ -126,9 +125,7 @@ def count(context: Context, block: list[Pass]) -> int:
     return len(context.blocks.blocks[first.number].layers)
 
 
-def write_block(
-    context: Context, number: int, block: list[Pass], assembly: Assembly
-) -> None:
+def write_block(context: Context, number: int, block: list[Pass], assembly: Assembly) -> None:
     for one in block:
         if isinstance(one, TokenPass):
             write_pass(one, assembly)
@@ -157,7 +154,8 @@ def image(context: Context, passes: list[list[Pass]]) -> tuple[list[bytes], int]
         return [*data, b""], 0
     lanes = context.config.lanes
     sets = [
-        key_descriptors(layout, tokens) for tokens in range(lanes, layout.most_tokens + lanes, lanes)
+        key_descriptors(layout, tokens)
+        for tokens in range(lanes, layout.most_tokens + lanes, lanes)
     ]
     return [*data, b"".join(sets)], len(sets[0])
 

@@ -54,9 +54,7 @@ def schedule(items: list[Item], running: Item | None = None) -> list[Item]:
     issue first, products before all others. `running` is the product that the engine still works
     on.
     """
-    before = [
-        {i for i in range(j) if must_follow(item, items[i])} for j, item in enumerate(items)
-    ]
+    before = [{i for i in range(j) if must_follow(item, items[i])} for j, item in enumerate(items)]
     busy = 0 if running is None else running.busy
     earliest = [
         busy + running.latency if running is not None and must_follow(item, running) else 0

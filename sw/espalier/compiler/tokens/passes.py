@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import CapacityError
 from ...spec.memory import TABLE_ENTRY, Memory
 from ...spec.tokens import Register
-from ...errors import CapacityError
 from ..allocate import pack_words
 from ..emit import Assembly
 from .body import Body
@@ -53,7 +53,9 @@ def pieces(plan: TokenPass, layer: int, tile: int) -> list[Piece]:
         result.append(Piece(Memory.WEIGHTS, max(data.words(), 1), data.weights(layer, tile)))
         result.append(Piece(Memory.DESCRIPTORS, data.groups, data.descriptors(layer, tile)))
     if data.parameters:
-        words = np.concatenate([v[layer][min(tile, len(v[layer]) - 1)].words(config) for v in data.parameters])
+        words = np.concatenate(
+            [v[layer][min(tile, len(v[layer]) - 1)].words(config) for v in data.parameters]
+        )
         result.append(Piece(Memory.PARAMETERS, len(words), words.astype("<u8").tobytes()))
     if data.constants:
         values = np.concatenate([vector[layer] for vector in data.constants])
@@ -84,8 +86,8 @@ def _tile_place(plan: TokenPass, context: Context) -> tuple[int, int, int]:
     uses = [use for use in Use if plan.stored(tensor, use)]
     if len(uses) != 1:
         raise CapacityError(
-            f"{plan.chains[0].head.name} is too large to stay on the chip and its result is used in "
-            "two ways; use a lower density, fewer bits or a larger configuration"
+            f"{plan.chains[0].head.name} is too large to stay on the chip and its result is used "
+            "in two ways; use a lower density, fewer bits or a larger configuration"
         )
     home, elements = context.home(tensor), context.shape(tensor).elements
     if uses[0] is Use.CACHE:

@@ -129,6 +129,7 @@ class HeadLayout:
             and self.words <= self.config.weight_depth
             and self.together * self.padded // self.config.group <= isa.MOST_ROW_GROUPS
             and groups <= min(self.config.descriptor_depth, self.config.column_depth)
+            and self.config.chunks(self.most_tokens) <= self.config.first_scalar
         )
 
     def positions(self) -> np.ndarray:

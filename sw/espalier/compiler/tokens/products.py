@@ -45,9 +45,7 @@ def placed(operation: Linear, inputs: Shape, output: Shape) -> tuple[np.ndarray,
 
     rows = operation.rows
     shift = spread(rows.shift, int(rows.shift[0]))
-    return weight, Rows(
-        multiplier=spread(rows.multiplier), shift=shift, bias=spread(rows.bias)
-    )
+    return weight, Rows(multiplier=spread(rows.multiplier), shift=shift, bias=spread(rows.bias))
 
 
 @dataclass(eq=False)

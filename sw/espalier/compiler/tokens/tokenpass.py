@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...errors import CapacityError
+from ...parameters import Rows
 from ...spec.config import SLOTS
 from ...spec.numerics import TABLE_SEGMENTS
 from ...tokens.evaluate import entries
 from ...tokens.graph import (
     Add,
-    Attention,
     Input,
     LayerNorm,
     Linear,
-    Operation,
     Relu,
     Rescale,
     Table,
@@ -29,7 +27,6 @@ from ..products import SlotRing
 from .blocks import Block, inputs
 from .context import Context, Use
 from .products import PassData, RowBlock, block_rows, pack_rows, placed
-
 
 SLOT_SHARE = SLOTS // 2
 """Blocks of rows take at least so many slots, so that they alternate between equal shares."""
@@ -228,7 +225,9 @@ class TokenPass:
         chain.parameters = [
             [
                 Parameters(part, config.chunks(elements))
-                for part in (_rows(rows, t * elements, (t + 1) * elements) for t in range(self.tiles))
+                for part in (
+                    _rows(rows, t * elements, (t + 1) * elements) for t in range(self.tiles)
+                )
             ]
             for _, rows in both
         ]
@@ -270,8 +269,9 @@ class TokenPass:
         whole chunks."""
         for chain in self.chains:
             norm = chain.head
-            if not isinstance(norm, LayerNorm) or self.moments_of(chain.indices[0]) != (
-                chain.indices[0]
+            if (
+                not isinstance(norm, LayerNorm)
+                or self.moments_of(chain.indices[0]) != (chain.indices[0])
             ):
                 continue
             source = self.context.blocks.written(norm.input)
@@ -301,7 +301,7 @@ class TokenPass:
         for what, need, limit in (
             ("weight words", data.words(), config.weight_depth),
             ("descriptors", data.groups, config.descriptor_depth),
-            ("parameter chunks", data.parameter_chunks, config.parameter_depth),
+            ("parameter chunks", data.parameter_chunks, config.first_scalar),
             ("tables", len(data.tables), config.tables),
             ("vector chunks", self.vector_chunks(), config.vector_depth),
             ("column groups", self.column_groups(), config.column_depth),
@@ -344,99 +344,6 @@ class TokenPass:
         return len(self.data.tables) * TABLE_SEGMENTS
 
 
-def _rows(rows: Any, first: int, end: int) -> Any:
-    part = slice(first, end)
-    return type(rows)(
-        multiplier=rows.multiplier[part], shift=rows.shift[part], bias=rows.bias[part]
-    )
-
-
-def split_passes(context: Context, number: int) -> list[TokenPass | int]:
-    """A block's operations as passes as long as they fit; an int is an attention's index."""
-    block = context.blocks.blocks[number]
-    result: list[TokenPass | int] = []
-    current: list[int] = []
-
-    def close() -> None:
-        if current:
-            result.append(_fitting(context, number, list(current)))
-            current.clear()
-
-    for index, operation in enumerate(block.template):
-        if isinstance(operation, Attention):
-            close()
-            result.append(index)
-            continue
-        if current and (
-            _chained(context, block.template, current, operation)
-            or not _fits(context, number, [*current, index])
-        ):
-            close()
-        current.append(index)
-        if not _fits(context, number, current):
-            close()
-    close()
-    return result
-
-
-def _chained(
-    context: Context, template: list[Operation], current: list[int], operation: Operation
-) -> bool:
-    """Whether a linear layer depends on another one of the pass. It would wait for all that lies
-    between them in every token; in a pass of its own it waits for nothing."""
-    if not isinstance(operation, Linear):
-        return False
-    late: set[Tensor] = set()
-    for i in current:
-        one = template[i]
-        if isinstance(one, Linear) or late & {context.blocks.written(t) for t in inputs(one)}:
-            late.add(one.output)
-    return context.blocks.written(operation.input) in late
-
-
-def _fits(context: Context, number: int, indices: list[int]) -> bool:
-    try:
-        TokenPass(context, number, indices).prepare()
-    except CapacityError:
-        return False
-    return True
-
-
-def _fitting(context: Context, number: int, indices: list[int]) -> TokenPass:
-    """The pass, in tiles if it is one linear layer that is too large. Raises CapacityError."""
-    single = TokenPass(context, number, indices)
-    try:
-        single.prepare()
-        return single
-    except CapacityError:
-        operation = context.blocks.blocks[number].template[indices[0]]
-        if len(indices) > 1 or not isinstance(operation, Linear):
-            raise
-    return _tiled(context, number, indices, operation)
-
-
-def _tiled(context: Context, number: int, indices: list[int], operation: Linear) -> TokenPass:
-    elements = context.shape(operation.output).elements
-    config, planes = context.config, operation.matrix.planes
-    unit = math.lcm(config.lanes, 2 * config.group, config.vector_lanes)
-    cached = any(r.use is Use.CACHE for r in context.read_by(operation.output))
-    if cached:
-        layout = context.layout_of(operation.output)
-        unit = layout.together * layout.padded
-    failure: CapacityError | None = None
-    for tiles in range(2, elements // unit + 1):
-        height = elements // tiles // config.lanes * planes
-        if elements % (tiles * unit) or height > SLOTS:
-            continue
-        if cached and elements != tiles * unit:
-            continue
-        tiled = TokenPass(context, number, indices, tiles)
-        try:
-            tiled.prepare()
-            return tiled
-        except CapacityError as error:
-            failure = error
-    raise failure or CapacityError(
-        f"{operation.name}: its {elements} rows cannot be cut into tiles of {unit} rows that fit "
-        f"{config.name}; use a lower density or fewer bits"
-    )
+def _rows(rows: Rows, first: int, count: int) -> Rows:
+    part = slice(first, first + count)
+    return Rows(multiplier=rows.multiplier[part], shift=rows.shift[part], bias=rows.bias[part])
