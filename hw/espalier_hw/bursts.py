@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 
 from espalier.spec.registers import Fault
 
-from .interfaces import ADDRESS_BITS
+from .interfaces import ADDRESS_BITS, GAP_BITS
 
 BURST_BEATS = 16
 """Longest burst."""
@@ -27,10 +27,12 @@ BURST = data.StructLayout(
 
 
 def request_layout(unit_bits: int) -> data.StructLayout:
-    """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) where the last
-    run ended.
+    """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) `gap` beats
+    behind where the last run ended.
     """
-    return data.StructLayout({"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2})
+    return data.StructLayout(
+        {"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2, "gap": GAP_BITS}
+    )
 
 
 class FaultReport(Signature):
@@ -93,6 +95,7 @@ class BurstPlanner(Component):
                 m.d.comb += self.requests.ready.eq(1)
                 m.d.sync += [left.eq(request.units), packing.eq(request.packing)]
                 with m.If(self.requests.valid):
+                    m.d.sync += offset.eq(offset + (request.gap << 4))
                     with m.If(~request.follow):
                         m.d.sync += offset.eq(request.ddr)
                     m.next = "NEED"

@@ -50,7 +50,8 @@ VECTOR_COMMAND = data.StructLayout(
 """Own fields of a VECTOR, its bound resolved: `count` is the number of chunks that are taken,
 `tail` that of the last one's elements that count, less one. The DDR address goes to the store
 unit."""
-EXPAND_FIELDS = ("most", "heads", "groups", "slot", "slots")
+EXPAND_FIELDS = ("most", "heads", "groups", "slot", "slots", "gap")
+GAP_BITS = isa.LAYOUTS[isa.Opcode.EXPAND].fields[-1].width
 LOAD_COMMAND = data.StructLayout(
     {
         "memory": MEMORY_BITS,

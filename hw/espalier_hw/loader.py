@@ -176,6 +176,7 @@ class Loader(Component):
         ]
         with m.If(command.expand):
             m.d.comb += request.units.eq(units | row_padding(self._config))
+            m.d.comb += request.gap.eq(command.gap)
         with m.Else():
             with m.Switch(command.memory):
                 with m.Case(Memory.WEIGHTS):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from axi_model import AxiMemory, pulses, send, simulate
 
@@ -18,7 +17,7 @@ from espalier_hw.expander import Expander
 from espalier_hw.interfaces import EXPAND_FIELDS
 from espalier_hw.loader import Loader
 from espalier_sim.benches.expands import draw_expand
-from espalier_sim.reference.memories import Memories
+from espalier_sim.reference.memories import Memories, expand_rows
 
 BASE = 0x3000_0000
 SIZE = 1 << 16
@@ -43,6 +42,7 @@ def random_expand(config, rng, most_writes=3000):
 def shape(config, kind, *, heads=1, groups=1, most):
     """An EXPAND at address 0 from slot 0 on."""
     f = {"kind": kind, "address": 0, "most": most, "heads": heads, "groups": groups, "slot": 0}
+    f["gap"] = 0
     return {**f, "slots": isa.expand_height(f, config, most)}
 
 
@@ -128,10 +128,9 @@ class Bench:
         """(memories, beats read) of EXPANDs (fields, tokens, DDR offset)."""
         memories, beats = blank(self.config), 0
         for f, tokens, ddr in expands:
-            size = isa.expand_row_bytes(f, self.config)
-            rows = np.frombuffer(self.memory.data, np.uint8, tokens * size, ddr)
-            memories.expand(f, rows.reshape(tokens, size).copy())
-            beats += tokens * size // 16
+            rows = expand_rows(self.memory.data, ddr, tokens, f, self.config)
+            memories.expand(f, rows)
+            beats += rows.size // 16
         return memories, beats
 
     def check(self, expands):
@@ -149,7 +148,7 @@ def test_weights_are_those_of_the_reference(name, seed):
     expands = []
     for _ in range(4):
         f, tokens = random_expand(config, rng)
-        size = tokens * isa.expand_row_bytes(f, config)
+        size = isa.expand_extent(f, config, tokens)
         expands.append((f, tokens, rng.randrange(0, SIZE - size, 16)))
     assert bench.run([command(*expand) for expand in expands])[0] == 0
     assert bench.counts["completed"] == len(expands)
@@ -195,10 +194,9 @@ def test_loads_and_expands_keep_their_order(seed):
             memories.load(memory, 0, count, bytes(bench.memory.data[ddr : ddr + 16 * n]))
         else:
             f, tokens, ddr = expand
-            size = isa.expand_row_bytes(f, SMALL)
-            n = tokens * size // 16
-            rows = np.frombuffer(bench.memory.data, np.uint8, tokens * size, ddr)
-            memories.expand(f, rows.reshape(tokens, size).copy())
+            rows = expand_rows(bench.memory.data, ddr, tokens, f, SMALL)
+            memories.expand(f, rows)
+            n = rows.size // 16
         expanded += n
     assert (bench.written.digits == memories.digits).all()
     assert (bench.written.entry_slots == memories.entry_slots).all()

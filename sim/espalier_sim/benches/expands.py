@@ -21,6 +21,7 @@ def draw_expand(config: Config, random: Random, words: int) -> dict[str, int]:
             "register": 0,
             "offset": 0,
             "tokens": 0,
+            "gap": random.choice([0, 0, 1, random.randint(2, 70)]),
         }
         taken = isa.expand_words(fields, config, fields["most"])
         height = isa.expand_height(fields, config, fields["most"])

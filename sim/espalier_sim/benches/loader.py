@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 
 import cocotb
-import numpy as np
 from cocotb.triggers import ClockCycles
 
 from espalier.spec import isa
@@ -16,7 +15,7 @@ from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, TINY
 from espalier.spec.memory import ENTRY, QUAD_BITS, Memory, beats, depth, items_per_address
 from espalier.spec.registers import Fault
 from espalier_hw.interfaces import EXPAND_FIELDS, LOAD_COMMAND, item_layout
-from espalier_sim.reference.memories import Memories
+from espalier_sim.reference.memories import Memories, expand_rows
 
 from .axi_memory import AxiMemory
 from .expands import draw_expand
@@ -210,10 +209,10 @@ async def _run_expands(dut: Any, stall: float, count: int) -> None:
     wanted, sent = _blank(), 0
     for _ in range(count):
         fields = draw_expand(CONFIG, bench.random, CONFIG.weight_depth)
-        tokens, size = bench.random.randint(1, fields["most"]), isa.expand_row_bytes(fields, CONFIG)
-        ddr = bench.random.randrange(0, WINDOW_BYTES - tokens * size, BEAT_BYTES)
-        rows = np.frombuffer(bench.memory.data, np.uint8, tokens * size, ddr)
-        wanted.expand(fields, rows.reshape(tokens, size).copy())
+        tokens = bench.random.randint(1, fields["most"])
+        size = isa.expand_extent(fields, CONFIG, tokens)
+        ddr = bench.random.randrange(0, WINDOW_BYTES - size, BEAT_BYTES)
+        wanted.expand(fields, expand_rows(bench.memory.data, ddr, tokens, fields, CONFIG))
         await bench.expand(fields, tokens, ddr)
         sent += 1
         if bench.random.random() < 0.5:

@@ -41,7 +41,8 @@ OUTPUT, STORE_AT, LOAD_AT, BOUND, TOKENS = 1, 2, 3, 4, 5
 """Registers: next free output address, address of the store, address of the load, elements of a
 bounded VECTOR, tokens of an EXPAND."""
 SCALARS = 8
-"""Scalars that a program uses; all are written before the first is read."""
+"""Scalars that a program uses; half of them it loads, and reduces into the others, before it reads
+the first."""
 REDUCTIONS = (Sums.MAXIMUM, Sums.MASS, Sums.MOMENTS)
 OUTPUTS = ("output", 0, 1)
 """All that is stored, as a Range."""
@@ -118,7 +119,7 @@ class Generator:
         for target, address, count in self._first_loads():
             self._load(target, address, count)
         self._clear_last()
-        for scalar in range(SCALARS):
+        for scalar in range(SCALARS // 2):
             self._issue_vector({**self._vector_fields(), **self._reduction(scalar), "store": 0})
         self._add(Opcode.LOOP, count=passes, end=0)
         start = self._program.length - 1
@@ -157,6 +158,7 @@ class Generator:
         return [
             (Memory.TABLES, 0, memory.depth(c, Memory.TABLES)),
             (Memory.PARAMETERS, 0, self._chunks * per[Memory.PARAMETERS]),
+            (Memory.PARAMETERS, c.first_scalar, SCALARS * per[Memory.PARAMETERS]),
             (Memory.WEIGHTS, 0, self._words),
             (Memory.DESCRIPTORS, 0, self._groups),
             (Memory.ACTIVATIONS, 0, self._groups * c.arrays),
@@ -215,6 +217,8 @@ class Generator:
         if target > Memory.DESCRIPTORS:
             last = address + -(-count // memory.items_per_address(self._config, target))
         writes = [(target.name, address, last)]
+        if target is Memory.PARAMETERS and address >= self._config.first_scalar:
+            writes = [("SCALARS", 0, SCALARS)]
         self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
         self._add(
             Opcode.LOAD,
@@ -247,10 +251,10 @@ class Generator:
         first = f["address"]
         writes = [("WEIGHTS", first, first + isa.expand_words(f, self._config, f["most"]))]
         if draw.random() < 0.5:
-            f["register"] = STORE_AT
+            f.update(register=STORE_AT, gap=0)
             writes.append(OUTPUTS)  # to which stores are readers: they need not wait for each other
         else:
-            size = f["most"] * isa.expand_row_bytes(f, self._config)
+            size = isa.expand_extent(f, self._config, f["most"])
             offset, self._free = self._free, self._free + size
             self._program.image[offset : self._free] = draw.randbytes(size)
             self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)

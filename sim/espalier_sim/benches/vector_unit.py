@@ -11,10 +11,9 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from espalier.spec import numerics
-from espalier.spec.config import SUM_BITS, preset
+from espalier.spec.config import SCALARS, SUM_BITS, preset
 from espalier.spec.isa import (
     MOST_GAIN,
-    SCALARS,
     Combine,
     Finish,
     Function,
@@ -58,10 +57,10 @@ class Model:
         self.vector = [[0] * LANES for _ in range(CHUNKS)]
         self.sums = [[0] * LANES for _ in range(CHUNKS)]
         self.parameters = [
-            [{"multiplier": 0, "shift": 0, "bias": 0}] * LANES for _ in range(CHUNKS)
+            [{"multiplier": 0, "shift": 0, "bias": 0}] * LANES
+            for _ in range(CONFIG.parameter_depth)
         ]
         self.tables = [{"base": 0, "slope": 0}] * depth(CONFIG, Memory.TABLES)
-        self.scalars = [(0, 0, 0)] * SCALARS
         self.columns: list[tuple[int, int, list[int]]] = []
         self.stored: list[tuple[int, list[int]]] = []
 
@@ -103,13 +102,16 @@ class Model:
     def _reduce(self, f: dict[str, int], x: list[int]) -> None:
         scalar, gain = reduction_target(f["sum_address"])
         if f["sums"] == Sums.MAXIMUM:
-            self.scalars[scalar] = numerics.maximum_scalar(max(x), gain)
+            result = numerics.maximum_scalar(max(x), gain)
         elif f["sums"] == Sums.MASS:
             mass = sum(clip(numerics.column_input(v), -127, 127) for v in x)
-            self.scalars[scalar] = numerics.mass_scalar(mass, gain)
+            result = numerics.mass_scalar(mass, gain)
         else:
             sums = sum(x), sum(v * v for v in x)
-            self.scalars[scalar] = numerics.moments_scalar(*sums, len(x), gain)
+            result = numerics.moments_scalar(*sums, len(x), gain)
+        multiplier, shift, bias = result
+        row = {"multiplier": multiplier, "shift": SHIFTS.index(shift), "bias": bias}
+        self.parameters[CONFIG.first_scalar + scalar] = [row] * LANES
 
     def _total(self, f: dict[str, int], i: int, lane: int, drained: list[list[int]]) -> int:
         total = 0
@@ -124,12 +126,12 @@ class Model:
 
     def _value(self, f: dict[str, int], i: int, lane: int, total: int) -> int:
         at = [self.vector[f[f"operand{k}"] + i][lane] for k in range(3)]
-        if f["scale"] == Scale.SCALAR:
-            total = numerics.scale_sum(total, *self.scalars[f["parameters"]])
-        elif f["scale"] == Scale.ROWS:
-            row = self.parameters[f["parameters"] + i][lane]
-            shift = SHIFTS[row["shift"]]
-            total = numerics.scale_sum(total, row["multiplier"], shift, row["bias"])
+        if f["scale"]:
+            scalar = f["scale"] == Scale.SCALAR
+            chunk = CONFIG.first_scalar + f["parameters"] if scalar else f["parameters"] + i
+            scale = numerics.scale_by_scalar if scalar else numerics.scale_sum
+            row = self.parameters[chunk][lane]
+            total = scale(total, row["multiplier"], SHIFTS[row["shift"]], row["bias"])
         value = saturate(total)
         if f["combine"] == Combine.ADD:
             value = saturate(value + at[1])

@@ -29,7 +29,7 @@ from espalier.spec.isa import (
 from espalier.spec.memory import Memory, beats
 from espalier.spec.registers import COUNTERS, Fault
 
-from .memories import Memories
+from .memories import Memories, expand_rows
 
 MASK32 = (1 << 32) - 1
 Observer = Callable[[int, Instruction, Any], None]
@@ -257,12 +257,11 @@ class Machine:
 
     def _expand(self, i: Instruction) -> int:
         tokens = min(max(self.registers[i["tokens"]], 1), i["most"])
-        size = isa.expand_row_bytes(i.fields, self.config)
         address = (self.registers[i["register"]] + i["offset"]) & MASK32
-        self._window_check(address, tokens * size)
-        rows = np.frombuffer(self.window, np.uint8, tokens * size, address).reshape(tokens, size)
-        self.memories.expand(i.fields, rows.copy())
-        beats_read = tokens * size // BEAT_BYTES
+        self._window_check(address, isa.expand_extent(i.fields, self.config, tokens))
+        rows = expand_rows(self.window, address, tokens, i.fields, self.config)
+        self.memories.expand(i.fields, rows)
+        beats_read = rows.size // BEAT_BYTES
         self.counters["read_beats"] += beats_read
         return beats_read
 
@@ -318,7 +317,8 @@ class Machine:
         else:
             sums = int(value.sum()), int((value * value).sum())
             result = numerics.moments_scalar(*sums, len(value), gain)
-        self.memories.scalars[scalar] = result
+        for values, field in zip(self._rows(scalar).values(), result, strict=True):
+            values[:] = field
 
     def _stored(self, i: Instruction, total: np.ndarray, value: np.ndarray) -> np.ndarray:
         if i["store"] == Store.SUMS:
@@ -362,12 +362,19 @@ class Machine:
         if i["scale"] == Scale.NONE:
             return total
         if i["scale"] == Scale.SCALAR:
-            return numerics.scale_sum(total, *self.memories.scalars[i["parameters"]])
-        where = slice(i["parameters"], i["parameters"] + len(total))
-        p = {name: values[where] for name, values in self.memories.parameters.items()}
+            scale, p = numerics.scale_by_scalar, self._rows(i["parameters"])
+        else:
+            where = slice(i["parameters"], i["parameters"] + len(total))
+            scale = numerics.scale_sum
+            p = {name: values[where] for name, values in self.memories.parameters.items()}
         # A shift of 0 stands in memory that was never loaded.
         shift = np.where(p["shift"] == 0, numerics.SHIFTS[0], p["shift"])
-        return numerics.scale_sum(total, p["multiplier"], shift, p["bias"])
+        return scale(total, p["multiplier"], shift, p["bias"])
+
+    def _rows(self, scalar: int) -> dict[str, np.ndarray]:
+        """The parameters that are a scalar, [V]: multiplier, shift and bias."""
+        chunk = self.config.first_scalar + scalar
+        return {name: values[chunk] for name, values in self.memories.parameters.items()}
 
     def _function(self, i: Instruction, value: np.ndarray) -> np.ndarray:
         if i["function"] == Function.RELU:

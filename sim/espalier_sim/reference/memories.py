@@ -9,14 +9,18 @@ import numpy as np
 
 from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from espalier.spec.fields import Layout
-from espalier.spec.isa import INSTRUCTION_BYTES, SCALARS, Expand, expand_height
+from espalier.spec.isa import (
+    INSTRUCTION_BYTES,
+    Expand,
+    expand_height,
+    expand_row_bytes,
+)
 from espalier.spec.memory import (
     ENTRY,
     PARAMETER,
     QUAD_BITS,
     TABLE_ENTRY,
     Memory,
-    beats,
     descriptor,
     items_per_address,
 )
@@ -37,13 +41,24 @@ def unpack(words: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     return result
 
 
+def expand_rows(
+    window: bytes | bytearray, address: int, tokens: int, fields: Mapping[str, int], config: Config
+) -> np.ndarray:
+    """The rows of `tokens` that an EXPAND reads, uint8 [tokens, bytes]."""
+    size = expand_row_bytes(fields, config)
+    distance = size + fields["gap"] * BEAT_BYTES
+    starts = range(address, address + tokens * distance, distance)
+    rows = b"".join(window[start : start + size] for start in starts)
+    return np.frombuffer(rows, np.uint8).reshape(tokens, size)
+
+
 class Memories:
     """State of every memory, zero at power-up. Shapes: arrays A, lanes L, group G, vector lanes V.
 
     slots [A, 32, L] · digits, entry_slots [A, weight_depth, L] · bases [A, descriptor_depth],
     counts [.., G] ·
     activations, last [A, column_depth, G] · vector, sums [chunks, V] · parameters {name: [chunks,
-    V]} · scalars [(multiplier, shift, bias)] · tables {name: [tables·128]} ·
+    V]} · tables {name: [tables·128]} ·
     program: 128-bit integers.
     """
 
@@ -62,7 +77,6 @@ class Memories:
         self.parameters = {
             f.name: np.zeros((c.parameter_depth, v), np.int64) for f in PARAMETER.fields
         }
-        self.scalars = [(0, SHIFTS[0], 0)] * SCALARS
         self.tables = {
             f.name: np.zeros(c.tables * TABLE_SEGMENTS, np.int64) for f in TABLE_ENTRY.fields
         }

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 
 SLOTS = 32
 """Accumulators in a lane: what one Cyclone V MLAB (32 x 20) holds."""
+SCALARS = 32
+"""Results of reductions; they live in the last chunks of the parameter memory."""
 ACCUMULATOR_BITS = 20
 """Width of one accumulator; intermediate wrap is harmless, the final value is proven to fit."""
 SUM_BITS = 27
@@ -84,6 +86,11 @@ class Config:
             self.vector_lanes & (self.vector_lanes - 1) == 0,
             f"vector_lanes must be a power of two, not {self.vector_lanes}",
         )
+        self._require(
+            self.parameter_depth >= SCALARS,
+            f"parameter_depth must be at least {SCALARS}, the scalars' chunks, "
+            f"not {self.parameter_depth}",
+        )
         self._require(self.tables <= 4, f"tables must be at most 4, not {self.tables}")
         limits = {
             "weight_depth": 1 << 16,
@@ -132,6 +139,11 @@ class Config:
     def quads_per_beat(self) -> int:
         """Quads (4 entries of one word) in a DDR beat."""
         return min(3, self.lanes // 4)
+
+    @property
+    def first_scalar(self) -> int:
+        """Chunk of scalar 0 in parameter memory; the other scalars follow."""
+        return self.parameter_depth - SCALARS
 
     @property
     def identity(self) -> int:

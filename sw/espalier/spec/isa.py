@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from .config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
+from .config import BEAT_BYTES, ITEM_BYTES, SCALARS, SLOTS, Config
 from .fields import Field, Layout
 from .memory import Memory, load_fits
 from .numerics import MOST_ELEMENTS
@@ -30,10 +30,8 @@ INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
 REGISTERS = 16
 LOOP_DEPTH = 4
 """Nested hardware loops."""
-SCALARS = 32
-"""Results of reductions that the vector unit holds."""
 GAIN_BITS = 5
-MOST_GAIN = {4: 4, 5: 15, 6: 15}
+MOST_GAIN = {4: 3, 5: 15, 6: 15}
 """Largest gain by reduction (Sums): beyond it a scalar would not hold the result."""
 MOST_ROW_GROUPS = 64
 """Groups of one token's row that an EXPAND takes: what the loader's transposer holds."""
@@ -109,7 +107,10 @@ class Scale(IntEnum):
     ROWS = 1
     """Row parameters."""
     SCALAR = 2
-    """One scalar for all elements; `parameters` is its number."""
+    """One scalar for all elements; `parameters` is its number. Scalar s is chunk `parameter_depth`
+    - 32 + s of the parameter memory, the same for all chunks of the VECTOR; its bias counts in
+    units of the result instead of sixteenths. A reduction writes all lanes of that chunk; whoever
+    loads it writes a scalar."""
 
 
 class Finish(IntEnum):
@@ -250,6 +251,7 @@ LAYOUTS: dict[Opcode, Layout] = {
         Field("groups", 5, "groups of a head"),
         Field("slot", 5, "first slot of head 0's low digit plane"),
         Field("slots", 5, "slots of a digit plane of a head"),
+        Field("gap", 12, "DDR beats between a token's row and the next one's"),
     ),
 }
 
@@ -378,9 +380,15 @@ def expand_words(fields: Mapping[str, int], config: Config, tokens: int) -> int:
 
 
 def expand_row_bytes(fields: Mapping[str, int], config: Config) -> int:
-    """Distance of two tokens' rows in DDR: how a VECTOR stores their columns."""
+    """Bytes of a token's row in DDR: how a VECTOR stores its columns."""
     chunks = config.chunks(fields["heads"] * fields["groups"] * config.group)
     return stored_column_bytes(config, chunks)
+
+
+def expand_extent(fields: Mapping[str, int], config: Config, tokens: int) -> int:
+    """Bytes in DDR from the first row of an EXPAND of `tokens` to the end of the last one."""
+    size = expand_row_bytes(fields, config)
+    return tokens * size + (tokens - 1) * fields["gap"] * BEAT_BYTES
 
 
 def stored_column_bytes(config: Config, chunks: int) -> int:

@@ -16,13 +16,13 @@ vector       4 elements of 16 bits an item; `count` = items; item i goes to chun
              i div (V/4), lanes from 4·(i mod (V/4)).
 sums         2 signed elements of 32 bits an item (the upper 5 bits repeat the sign); like vector,
              V/2 items a chunk.
-parameters   one item a row (`PARAMETER`); V items a chunk.
+parameters   one item a row (`PARAMETER`); V items a chunk. The last 32 chunks are the scalars.
 tables       one item a segment (`TABLE_ENTRY`); table t, segment s at address t·128 + s; every
              vector lane gets a copy.
 program      one instruction a beat; `count` = instructions.
 
 An EXPAND writes weights from rows of column inputs, one row a token (`VECTOR` with Store.COLUMNS
-writes such rows): H heads of F = groups·G elements each. An element x saturates to ±119 and becomes
+writes such rows), `gap` beats apart: H heads of F = groups·G elements each. An element x saturates to ±119 and becomes
 two digits, low and high. A head is a matrix of columns and rows: with Expand.COLUMNS column j and
 row f are token j and element f, with Expand.ROWS column f and row j. Row r of plane p lies in lane
 r mod L, slot `slot` + (2·head + p)·`slots` + r div L; with S = ceil(rows / L) words in a plane it
@@ -87,7 +87,12 @@ PARAMETER = Layout(
     (
         Field("multiplier", MULTIPLIER_BITS, "row scale mantissa"),
         Field("shift", 2, f"row scale shift, an index into {SHIFTS}"),
-        Field("bias", BIAS_BITS, "bias in sixteenths of the result's unit", signed=True),
+        Field(
+            "bias",
+            BIAS_BITS,
+            "bias in sixteenths of the result's unit; a scalar's in units",
+            signed=True,
+        ),
     ),
 )
 

@@ -39,9 +39,6 @@ TABLE_SEGMENTS = 128
 TABLE_FRACTION_BITS = 9
 """Input bits below the segment number: 16 = 7 + 9."""
 
-SCALAR_BIAS_BITS = 24
-"""Width of a scalar's bias: wider than a row's, so that a maximum can be taken off."""
-SCALAR_BIAS = -(1 << (SCALAR_BIAS_BITS - 1)), (1 << (SCALAR_BIAS_BITS - 1)) - 1
 NORM_BITS = 4
 """Extra bits of the square root in `moments_scalar`."""
 MOST_ELEMENTS = 4096
@@ -73,6 +70,12 @@ def scale_sum(total: Any, multiplier: Any, shift: Any, bias: Any) -> Any:
     needs 45 bits: callers use 64-bit integers.
     """
     return round_shift(((total * multiplier) >> (shift - GUARD_BITS)) + bias, GUARD_BITS)
+
+
+def scale_by_scalar(total: Any, multiplier: Any, shift: Any, bias: Any) -> Any:
+    """`scale_sum` with a bias in units of the result, 20 bits as well: what Scale.SCALAR does;
+    saturate to VALUE afterwards."""
+    return scale_sum(total, multiplier, shift, bias << GUARD_BITS)
 
 
 def multiply_values(a: Any, b: Any) -> Any:
@@ -120,20 +123,20 @@ def quantize(value: float, scale: float, low: int, high: int) -> int:
 
 
 def maximum_scalar(maximum: int, gain: int) -> tuple[int, int, int]:
-    """(multiplier, shift, bias) with which `scale_sum` gives (x - maximum)·2^gain; gain <= 4."""
-    bias = clip(-(maximum << (GUARD_BITS + gain)), *SCALAR_BIAS)
-    return 1 << (SHIFTS[0] + gain), SHIFTS[0], bias
+    """(multiplier, shift, bias) with which `scale_by_scalar` gives (x - maximum)·2^gain; at most
+    3."""
+    return 1 << (SHIFTS[0] + gain), SHIFTS[0], -(maximum << gain)
 
 
 def mass_scalar(mass: int, gain: int) -> tuple[int, int, int]:
-    """(multiplier, shift, 0) with which `scale_sum` gives x·2^(8+gain) / mass; a mass of 0 counts
-    as 1."""
+    """(multiplier, shift, 0) with which `scale_by_scalar` gives x·2^(8+gain) / mass; a mass of 0
+    counts as 1."""
     shift = SHIFTS[-1]
     return *narrow_scale((1 << (shift + COLUMN_SHIFT + gain)) // max(mass, 1)), 0
 
 
 def moments_scalar(total: int, squares: int, count: int, gain: int) -> tuple[int, int, int]:
-    """(multiplier, shift, bias) with which `scale_sum` gives (x - mean) / deviation·2^gain.
+    """(multiplier, shift, bias) with which `scale_by_scalar` gives (x - mean) / deviation·2^gain.
 
     total and squares are the sums of x and x² over `count` elements; deviation² is their variance
     plus one unit², so that it is never 0: with d = count·squares - total² + count² it is
@@ -141,8 +144,8 @@ def moments_scalar(total: int, squares: int, count: int, gain: int) -> tuple[int
     """
     root = math.isqrt((count * squares - total * total + count * count) << (2 * NORM_BITS))
     multiplier, shift = narrow_scale((count << (SHIFTS[-1] + gain + NORM_BITS)) // root)
-    offset = (abs(total) << (GUARD_BITS + gain + NORM_BITS)) // root
-    return multiplier, shift, clip(-offset if total > 0 else offset, *SCALAR_BIAS)
+    offset = (abs(total) << (gain + NORM_BITS)) // root
+    return multiplier, shift, clip(-offset if total > 0 else offset, BIAS_MIN, BIAS_MAX)
 
 
 def narrow_scale(quotient: int) -> tuple[int, int]:

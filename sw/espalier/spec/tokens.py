@@ -27,7 +27,7 @@ class Register(IntEnum):
     RECORD = 3
     """Address of the first token's record."""
     ROW = 4
-    """Address of row `position` of the cache's first region."""
+    """Address of row `position` in the first layer of the cache."""
     CACHE = 5
     """Address of the cache."""
     SEEN = 6
@@ -54,8 +54,8 @@ class TokenPlan:
     ----------
     most_tokens: longest sequence.
     record_bytes: a token's record.
-    row_bytes: a row of the cache, one token's keys or values in one region.
-    cache_bytes: the cache: regions of most_tokens rows.
+    row_bytes: a row of the cache, one token's keys and values in one layer.
+    cache_bytes: the cache: most_tokens rows for every layer.
     sets: offset in the image of the first set of key descriptors; set_bytes: size of a set;
         set_tokens: the n-th set (from 0) serves up to (n + 1)·set_tokens tokens.
     causal: whether a sequence can be continued by further runs (all attention is causal).

@@ -118,6 +118,8 @@ class AttentionPass:
         with assembly.loop(count=layout.groups):
             self._group(assembly)
             assembly.set(int(Register.RECORD), layout.row_bytes, int(Register.RECORD))
+        rest = layout.token_bytes * layout.most_tokens - layout.groups * layout.row_bytes
+        assembly.set(int(Register.CACHE), rest, int(Register.CACHE))
         assembly.set(int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD))
 
     def _group(self, assembly: Assembly) -> None:
@@ -128,12 +130,12 @@ class AttentionPass:
         split = values["address"]
         for fields, words, offset in (
             (keys, (0, split), 0),
-            (values, (split, layout.words), layout.region_bytes),
+            (values, (split, layout.words), layout.token_bytes // 2),
         ):
             assembly.expand(
                 words, register=cache, tokens=seen, section="cache", offset=offset, **fields
             )
-        assembly.set(cache, 2 * layout.region_bytes, cache)
+        assembly.set(cache, layout.row_bytes, cache)
         self._clear(assembly)
         assembly.set(CURSOR, 0, int(Register.RECORD))
         assembly.set(PLACE, 0, int(Register.VISIBLE) if self.operation.causal else seen)

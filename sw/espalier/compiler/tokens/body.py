@@ -202,17 +202,15 @@ class Body:
         end: int,
         block: RowBlock | None,
     ) -> list[Item]:
-        """The VECTORs of rows first..end: cut where the places in DDR are cut."""
-        items = []
-        for a, b in self.places.cuts(chain.output, first, end):
-            targets = self.places.of(chain.output, a, b)
-            fields = self._fields(chain, parity, a, b, block)
-            items.append(self._vector(chain, parity, ahead, fields, a, b, targets))
-            for target in targets[1:]:
-                again = self._operand(chain.output, parity, a, b)
-                if block is None:  # computed once more, nothing has to be waited for
-                    again = self._fields(chain, parity, a, b, None)
-                items.append(self._store_item(again, target, ahead))
+        """The VECTORs of rows first..end: one, and one more for every further place in DDR."""
+        targets = self.places.of(chain.output, first, end)
+        fields = self._fields(chain, parity, first, end, block)
+        items = [self._vector(chain, parity, ahead, fields, first, targets)]
+        for target in targets[1:]:
+            again = self._operand(chain.output, parity, first, end)
+            if block is None:  # computed once more, nothing has to be waited for
+                again = self._fields(chain, parity, first, end, None)
+            items.append(self._store_item(again, target, ahead))
         return items
 
     def _vector(
@@ -222,7 +220,6 @@ class Body:
         ahead: int,
         fields: dict[str, Any],
         first: int,
-        end: int,
         targets: list[Target],
     ) -> Item:
         config, tensor = self.context.config, chain.output

@@ -170,7 +170,7 @@ def token_plan(context: Context, sets: int, set_bytes: int) -> TokenPlan:
     return TokenPlan(
         most_tokens=context.most_tokens,
         record_bytes=context.record.size,
-        row_bytes=layout.row_bytes if layout else 0,
+        row_bytes=layout.token_bytes if layout else 0,
         cache_bytes=cache,
         sets=sets,
         set_bytes=set_bytes,

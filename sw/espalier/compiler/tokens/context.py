@@ -58,7 +58,7 @@ class Context:
     same: dict[Tensor, Tensor] = field(default_factory=dict)
     """Tensors that take the place of another one for the next layer."""
     regions: dict[Tensor, int] = field(default_factory=dict)
-    """Offset of a key's or value's first region from its layer's start in the cache."""
+    """Offset of a key or value in its layer's first row of the cache."""
     cache_bytes: list[int] = field(default_factory=list)
     """Bytes of the cache that one layer of each block takes."""
     widths: dict[Tensor, int] = field(init=False)
@@ -134,7 +134,7 @@ class Context:
 
     def _lay_out(self, operation: Attention) -> None:
         layout = HeadLayout.choose(operation, self.most_tokens, self.config)
-        others = [one for one in self.heads.values() if one.row_bytes != layout.row_bytes]
+        others = [one for one in self.heads.values() if one.token_bytes != layout.token_bytes]
         if others:
             raise UnsupportedModelError(
                 "all attention layers must have the same number and size of heads, not "
@@ -154,5 +154,5 @@ class Context:
             self.padded[home] = layout.padded
         first = self.cache_bytes[-1]
         self.regions[self.home(operation.key)] = first
-        self.regions[self.home(operation.value)] = first + layout.region_bytes
-        self.cache_bytes[-1] += 2 * layout.groups * layout.region_bytes
+        self.regions[self.home(operation.value)] = first + layout.token_bytes // 2
+        self.cache_bytes[-1] += layout.token_bytes * layout.most_tokens

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import CapacityError
+from ...spec.config import ITEM_BYTES
 from ...spec.memory import TABLE_ENTRY, Memory
 from ...spec.tokens import Register
 from ..allocate import pack_words
@@ -90,14 +91,13 @@ def _tile_place(plan: TokenPass, context: Context) -> tuple[int, int, int]:
             "in two ways; use a lower density, fewer bits or a larger configuration"
         )
     home, elements = context.home(tensor), context.shape(tensor).elements
+    rows = elements // plan.tiles
+    size = rows // context.config.group * ITEM_BYTES
     if uses[0] is Use.CACHE:
-        layout = context.layout_of(home)
-        return int(Register.ROW), context.regions[home], 2 * layout.region_bytes
+        return int(Register.ROW), context.regions[home], size
     columns = uses[0] is Use.COLUMNS
     section = context.record.section(home, elements, columns=columns)
-    rows = elements // plan.tiles
-    size = rows // context.config.group * 8 if columns else rows * 2
-    return int(Register.RECORD), section.offset, size
+    return int(Register.RECORD), section.offset, size if columns else rows * 2
 
 
 def _write_tile(plan: TokenPass, assembly: Assembly) -> None:

@@ -2,9 +2,9 @@
 
 A record has a section for each tensor that passes from one loop over the tokens to another: as
 values (16 bits) and as column inputs, whichever is read. Keys and values go to the cache instead:
-for every attention a region per group of heads, of one row a token, from which an EXPAND makes
-weights. The elements of query, key, value and context lie head after head, each head padded to
-`HeadLayout.padded` elements; all else lies in order.
+every attention has a region of a row a token, all keys and then all values, of which an EXPAND
+makes weights, one group of heads after the other. The elements of query, key, value and context lie
+head after head, each head padded to `HeadLayout.padded` elements; all else lies in order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from ...spec.isa import Expand
 from ...tokens.graph import Attention, Tensor
 
+GAP_BITS = isa.LAYOUTS[isa.Opcode.EXPAND].fields[-1].width
 MOST_HEADS = isa.SCALARS // 2
 """Heads of one product: each has a scalar for its maximum and one for its mass."""
 
@@ -76,9 +77,9 @@ class HeadLayout:
         return self.together * self.padded // self.config.group * ITEM_BYTES
 
     @property
-    def region_bytes(self) -> int:
-        """Bytes of the keys, or the values, of one group of heads."""
-        return self.row_bytes * self.most_tokens
+    def token_bytes(self) -> int:
+        """Bytes of a token's keys and values of all heads: first all keys, then all values."""
+        return 2 * self.groups * self.row_bytes
 
     @property
     def product_groups(self) -> int:
@@ -113,6 +114,7 @@ class HeadLayout:
             "groups": self.padded // self.config.group,
             "slot": 0 if keys else 2 * self.together * self.score_slots,
             "slots": self.score_slots if keys else self.context_slots,
+            "gap": (self.token_bytes - self.row_bytes) // BEAT_BYTES,
         }
 
     @property
@@ -126,6 +128,7 @@ class HeadLayout:
         groups = self.product_groups + self.context_groups
         return (
             slots <= SLOTS
+            and self.token_bytes // BEAT_BYTES < 1 << GAP_BITS
             and self.words <= self.config.weight_depth
             and self.together * self.padded // self.config.group <= isa.MOST_ROW_GROUPS
             and groups <= min(self.config.descriptor_depth, self.config.column_depth)

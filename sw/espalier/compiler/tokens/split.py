@@ -8,7 +8,7 @@ from ...errors import CapacityError
 from ...spec.config import SLOTS
 from ...tokens.graph import Attention, Linear, Operation, Tensor
 from .blocks import inputs
-from .context import Context, Use
+from .context import Context
 from .tokenpass import TokenPass
 
 
@@ -80,16 +80,11 @@ def _tiled(context: Context, number: int, indices: list[int], operation: Linear)
     elements = context.shape(operation.output).elements
     config, planes = context.config, operation.matrix.planes
     unit = math.lcm(config.lanes, 2 * config.group, config.vector_lanes)
-    cached = any(r.use is Use.CACHE for r in context.read_by(operation.output))
-    if cached:
-        layout = context.layout_of(operation.output)
-        unit = layout.together * layout.padded
+    unit = context.padded.get(context.home(operation.output), unit)
     failure: CapacityError | None = None
     for tiles in range(2, elements // unit + 1):
         height = elements // tiles // config.lanes * planes
         if elements % (tiles * unit) or height > SLOTS:
-            continue
-        if cached and elements != tiles * unit:
             continue
         tiled = TokenPass(context, number, indices, tiles)
         try:

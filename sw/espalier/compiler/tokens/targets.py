@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ...spec.config import ITEM_BYTES
 from ...spec.isa import Store
@@ -37,27 +36,15 @@ class Targets:
     def context(self) -> Context:
         return self.token_pass.context
 
-    def cuts(self, tensor: Tensor, first: int, end: int) -> list[tuple[int, int]]:
-        """first..end in parts whose stores are contiguous."""
-        home = self.context.home(tensor)
-        if home not in self.context.regions:
-            return [(first, end)]
-        layout = self.context.layout_of(home)
-        size = layout.together * layout.padded
-        edges = [first, *(e for e in range(0, end, size) if first < e < end), end]
-        return list(pairwise(edges))
-
     def of(self, tensor: Tensor, first: int, end: int) -> list[Target]:
         """Where elements first..end (of tile 0) go in DDR."""
         context, plan, home = self.context, self.token_pass, self.context.home(tensor)
         targets = []
         if plan.stored(tensor, Use.CACHE):
             layout = context.layout_of(home)
-            size = layout.together * layout.padded
-            region = first // size * 2 * layout.region_bytes
-            inside = first % size // context.config.group * ITEM_BYTES
-            offset = 0 if plan.tiles > 1 else context.regions[home] + region + inside
-            self.strides[PLACE] = layout.row_bytes
+            inside = first // context.config.group * ITEM_BYTES
+            offset = 0 if plan.tiles > 1 else context.regions[home] + inside
+            self.strides[PLACE] = layout.token_bytes
             targets.append(Target(Store.COLUMNS, PLACE, offset, "cache"))
         for use, kind in ((Use.COLUMNS, Store.COLUMNS), (Use.VALUES, Store.VALUES)):
             if not plan.stored(tensor, use):

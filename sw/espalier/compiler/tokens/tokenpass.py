@@ -235,10 +235,6 @@ class TokenPass:
 
     def _unit(self, operation: Linear) -> int:
         """Rows come in multiples of this."""
-        uses = {reader.use for reader in self.context.read_by(operation.output)}
-        if Use.CACHE in uses:
-            layout = self.context.layout_of(operation.output)
-            return layout.together * layout.padded
         return self.context.padded.get(self.context.home(operation.output), self.context.unit)
 
     def _table(self, operation: Table, layers: list[Table]) -> None:
