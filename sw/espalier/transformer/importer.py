@@ -21,8 +21,8 @@ from .labels import Labels, LayoutError
 from .traced import Known, Traced
 from .walk import Walk
 
-SAMPLES, TOKENS, PADDING = 2, 7, 3
-"""Of the made-up batch with which a graph is walked."""
+SAMPLES, TOKENS, PADDING = (2, 3), (7, 9), 3
+"""Of the made-up batch with which a graph is walked: the first that the example does not have."""
 AGREEMENT = 2e-3
 """Largest difference of the imported graph from the model, as a share of the largest result."""
 
@@ -106,13 +106,11 @@ def _import(model: nn.Module, arguments: dict[str, Any], inputs: Inputs) -> Floa
 
 
 def _walk(program: torch.export.ExportedProgram, inputs: Inputs, kept: bool) -> Walk:
-    single = all(batch is None for batch, _ in inputs.axes.values())
-    last = TOKENS - PADDING if inputs.masks else TOKENS
-    lengths = (last,) if single else (TOKENS,) * (SAMPLES - 1) + (last,)
-    builder = Builder(Labels(len(lengths), TOKENS), lengths)
+    lengths, tokens = _lengths(inputs)
+    builder = Builder(Labels(len(lengths), tokens), lengths)
     builder.graph.axes = dict(inputs.axes)
     try:
-        made_up = samples.make(inputs, lengths, TOKENS, kept)
+        made_up = samples.make(inputs, lengths, tokens, kept)
     except LayoutError as error:
         raise UnsupportedModelError(str(error)) from None
     builder.graph_inputs = {name: made_up[name] for name in inputs.integers}
@@ -131,6 +129,18 @@ def _walk(program: torch.export.ExportedProgram, inputs: Inputs, kept: bool) -> 
     with torch.no_grad():
         walk.run(list(program.graph.nodes))
     return walk
+
+
+def _lengths(inputs: Inputs) -> tuple[tuple[int, ...], int]:
+    """(tokens of each made-up sample, tokens that they are padded to)."""
+    name, example = next(iter({**inputs.integers, **inputs.floats}.items()))
+    batch, axis = inputs.axes[name]
+    tokens = next(n for n in TOKENS if n != example.shape[axis])
+    last = tokens - PADDING if inputs.masks else tokens
+    if batch is None:
+        return (last,), tokens
+    samples = next(n for n in SAMPLES if n != example.shape[batch])
+    return (tokens,) * (samples - 1) + (last,), tokens
 
 
 def _constants(

@@ -81,6 +81,11 @@ class Lowering:
                 self._append(tg.Input(main))
             case fg.Linear():
                 self._linear(operation, main)
+            case fg.LayerNorm() if self._only_columns(value):
+                self._column[value] = main
+                main.scale = self.plan.column[value]
+                self._layer_norm(operation, main, self.plan.smooth[value])
+                return
             case fg.LayerNorm():
                 self._layer_norm(operation, main, None)
             case fg.Activation(function="relu", input=x):
@@ -92,6 +97,14 @@ class Lowering:
             case fg.Attention():
                 self._attention(operation, main)
         self._columns(operation, main)
+
+    def _only_columns(self, value: Value) -> bool:
+        """Whether a smoothed value is seen by linear layers alone."""
+        return (
+            value in self.plan.smooth
+            and all(isinstance(user, fg.Linear) for user in fg.users(self.graph, value))
+            and all(output.value is not value for output in self.graph.outputs.values())
+        )
 
     def _columns(self, operation: fg.Operation, main: tg.Tensor) -> None:
         """The form for products, where it differs from the main one."""

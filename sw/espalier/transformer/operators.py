@@ -9,7 +9,7 @@ def _aten(names: str) -> frozenset[str]:
 
 MOVEMENT = _aten(
     "cat chunk clone contiguous expand expand_as flatten flip index index_select mT movedim "
-    "moveaxis narrow numpy_T permute ravel repeat repeat_interleave reshape reshape_as select "
+    "moveaxis narrow numpy_T permute ravel repeat repeat_interleave reshape reshape_as roll select "
     "slice split split_with_sizes squeeze stack swapaxes swapdims t tensor_split transpose "
     "unbind unflatten unsafe_chunk unsafe_split unsqueeze view view_as _unsafe_view "
     "_reshape_alias"
