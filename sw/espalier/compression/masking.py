@@ -112,7 +112,8 @@ def _matrices_of(module: nn.Module) -> list[tuple[str, int, str]]:
         joint = [("in_proj_weight", 3, ROWS_FIRST)] if "in_proj_weight" in own else []
         return joint or [(name, 1, ROWS_FIRST) for name in names]
     if is_conv1d(module):
-        return [("weight", 1, COLUMNS_FIRST)]
+        joint = module.nf == 3 * len(module.weight)  # GPT-2's query, key and value
+        return [("weight", 3 if joint else 1, COLUMNS_FIRST)]
     kinds = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding
     return [("weight", 1, ROWS_FIRST)] if isinstance(module, kinds) else []
 

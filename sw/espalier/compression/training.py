@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
+from ..transformer import is_transformer
 from . import parallel
 from .batches import Arguments
 from .compressor import Compressor
 from .recipe import Recipe
+from .transformers import on_machine, weights_recipe
 
 _DAMAGE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError)
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -65,23 +67,45 @@ def compress(
     In several processes (`torch.distributed` initialized; `parallel`) `batches` gives each process
     its share of every batch, and all return the same model; the first writes the checkpoint.
 
+    A transformer (attention or LayerNorms, no recurrence) always needs `calibration`; what comes
+    back is a `QuantTransformer`, whose results are a dict by name.
+
     Returns the compressed model in evaluation mode; `espalier_report` has its achieved densities.
     Raises RecipeError for impossible wishes, InputError for unusable data.
     """
     recipe = Recipe() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"recipe must be an espalier.Recipe, not {recipe!r}")
+    transformer, wanted = is_machine_transformer(model, recipe), recipe
+    if transformer:
+        recipe = weights_recipe(recipe, calibration)
     if batches is None:
         if calibration is None or loss is not None:
             raise RecipeError("compress needs calibration=batches, or batches= and loss= to train")
-        return Compressor(model, recipe, 0, calibration=calibration).finish()
+        compressor = Compressor(model, recipe, 0, calibration=calibration)
+        return _finished(compressor, wanted, calibration, transformer)
     if loss is None:
         raise RecipeError("training needs loss=, a function of (model, batch)")
     _check_loss(loss)
     total = _total_steps(batches, epochs, steps)
     compressor = Compressor(model, recipe, total, calibration=calibration)
     _Trainer(compressor, batches, loss, learning_rate, checkpoint, checkpoint_every).run(progress)
-    return compressor.finish()
+    return _finished(compressor, wanted, calibration, transformer)
+
+
+def is_machine_transformer(model: Any, recipe: Recipe) -> bool:
+    """Whether a compression goes by way of `QuantTransformer`."""
+    machine = recipe.arithmetic == "machine"
+    return machine and isinstance(model, nn.Module) and is_transformer(model)
+
+
+def _finished(
+    compressor: Compressor, recipe: Recipe, calibration: Any, transformer: bool
+) -> nn.Module:
+    model = compressor.finish()
+    if not transformer:
+        return model
+    return on_machine(model, recipe, compressor.run.weights, calibration)
 
 
 def _check_loss(loss: LossFunction) -> None:

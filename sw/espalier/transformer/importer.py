@@ -27,6 +27,15 @@ AGREEMENT = 2e-3
 """Largest difference of the imported graph from the model, as a share of the largest result."""
 
 
+def is_transformer(model: nn.Module) -> bool:
+    """Whether a model is imported token by token: it has attention, LayerNorms or embeddings, and
+    no recurrence."""
+    modules = list(model.modules())
+    kinds = nn.MultiheadAttention, nn.LayerNorm, nn.Embedding
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
+    return not recurrent and any(isinstance(module, kinds) for module in modules)
+
+
 def import_tokens(
     model: nn.Module, args: Any = (), kwargs: Mapping[str, Any] | None = None
 ) -> FloatGraph:

@@ -17,6 +17,7 @@ from ..tokens import graph as tg
 from . import float_graph as fg
 from .compute import Parameters, of
 from .float_graph import FloatGraph, Value
+from .outliers import grid_scales
 from .plan import Plan
 
 UNIT = 1 << numerics.COLUMN_SHIFT
@@ -37,8 +38,10 @@ class FittedScales:
             same = its_bits == bits and torch.equal(before, weight)
             if same and (its_limit == limit or float(scale.max()) < 0.4 * min(limit, its_limit)):
                 return scale
-        levels = torch.full_like(weight[0], numerics.WEIGHT_LEVELS[bits])
-        scale = row_scales(weight, levels, limit)
+        scale = grid_scales(weight, numerics.WEIGHT_LEVELS[bits])
+        if scale is None or bool((scale > limit).any()):
+            levels = torch.full_like(weight[0], numerics.WEIGHT_LEVELS[bits])
+            scale = row_scales(weight, levels, limit)
         self._known[value] = weight.detach().clone(), bits, limit, scale
         return scale
 

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..quantized.arithmetic import straight_through
 from ..spec.numerics import WEIGHT_LEVELS
 from ..tokens import host
 from ..tokens.evaluate import evaluate
 from ..tokens.graph import TokenGraph
 from ..tokens.host import HostInput, HostOutput
 from .calibrate import Statistics, observe
-from .float_graph import FloatGraph, Value
+from .compute import compute, result
+from .float_graph import FloatGraph, Output, Value
 from .host import host_input, host_outputs
 from .importer import bind, import_tokens
 from .inputs import describe
 from .lower import FittedScales, Lowering
 from .plan import Options, Plan, Planner
+
+Results = dict[str, list[Tensor]]
+"""By output's name, one tensor for each sample."""
 
 
 class QuantTransformer(nn.Module):
@@ -31,21 +36,19 @@ class QuantTransformer(nn.Module):
     -------
     tokens: the float graph. plan: all scales, once calibrated.
     bits: weight bits (4 or 8) of each linear layer, by its result.
-    weights: the parameters, in modules named as in the user's model.
+    weights, masks: the parameters, in modules named as in the user's model, and which elements of
+        matrices are kept: those that were not 0 when the model was imported.
     """
 
     def __init__(self, tokens: FloatGraph, weight_bits: int | Mapping[str, int] = 8) -> None:
         super().__init__()
         self.tokens = tokens
-        self.weights = nn.Module()
+        self.weights, self.masks = nn.Module(), nn.Module()
+        matrices = {linear.weight.parameter for linear in tokens.linears}
         for name, tensor in tokens.parameters.items():
-            *path, last = name.split(".")
-            place = self.weights
-            for part in path:
-                if not hasattr(place, part):
-                    place.add_module(part, nn.Module())
-                place = getattr(place, part)
-            place.register_parameter(last, nn.Parameter(tensor.detach().clone()))
+            _place(self.weights, name, nn.Parameter(tensor.detach().clone()))
+            if name in matrices and bool((tensor == 0).any()):
+                _place(self.masks, name, tensor.detach() != 0)
         self.bits: dict[Value, int] = {}
         for linear in tokens.linears:
             self.set_bits(linear.output, _bits_of(linear.weight.parameter, weight_bits))
@@ -60,7 +63,12 @@ class QuantTransformer(nn.Module):
 
     @property
     def parameters_by_name(self) -> dict[str, Tensor]:
-        return {name: self.weights.get_parameter(name) for name in self.tokens.parameters}
+        """All parameters by name in the user's model, pruned weights 0."""
+        masks = dict(self.masks.named_buffers())
+        return {
+            name: parameter * masks[name] if name in masks else parameter
+            for name, parameter in self.weights.named_parameters()
+        }
 
     def calibrate(
         self, samples: Iterable[Mapping[str, Tensor]], options: Options | None = None
@@ -97,23 +105,68 @@ class QuantTransformer(nn.Module):
         """The host's part after it."""
         return host_outputs(self.tokens, self.parameters_by_name)
 
-    @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Results by name, of inputs in the order of the model's, or by name."""
+        """Results by name, of inputs in the order of the model's, or by name.
+
+        The values are the machine's, the gradients those of the float graph there.
+        """
         given = dict(zip(self.tokens.inputs, args, strict=False)) | kwargs
         arrays = {name: np.asarray(value) for name, value in given.items()}
-        graph, before, after = self.graph(), self.host_input(), self.host_outputs()
-        results: dict[str, list[np.ndarray]] = {name: [] for name in after}
-        for sample in host.samples(before, arrays):
-            tokens = host.to_integers(before, host.embed(before, sample))
-            values = evaluate(graph, tokens)
+        before = self.host_input()
+        parts = host.samples(before, arrays)
+        results = self._on_machine(before, parts)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            smooth = self._in_floats(parts)
+            results = {
+                name: [straight_through(a, b) for a, b in zip(each, results[name], strict=True)]
+                for name, each in smooth.items()
+            }
+        return {name: _stack(self.tokens.outputs[name], each) for name, each in results.items()}
+
+    @torch.no_grad()
+    def _on_machine(self, before: HostInput, parts: list[dict[str, np.ndarray]]) -> Results:
+        graph, after = self.graph(), self.host_outputs()
+        results: Results = {name: [] for name in after}
+        for sample in parts:
+            values = evaluate(graph, host.to_integers(before, host.embed(before, sample)))
             for name, output in after.items():
                 tensor = graph.outputs[name]
                 real = (values[tensor] * tensor.scale).astype(np.float32)
-                results[name].append(host.finish(output, real))
-        return {
-            name: torch.from_numpy(host.stack(after[name], each)) for name, each in results.items()
-        }
+                results[name].append(torch.from_numpy(host.finish(output, real)))
+        return results
+
+    def _in_floats(self, parts: list[dict[str, np.ndarray]]) -> Results:
+        parameters = self.parameters_by_name
+        results: Results = {name: [] for name in self.tokens.outputs}
+        for sample in parts:
+            tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
+            values = compute(self.tokens, tensors, parameters)
+            for name, output in self.tokens.outputs.items():
+                results[name].append(result(output, values, parameters))
+        return results
+
+
+def _place(root: nn.Module, name: str, tensor: Tensor) -> None:
+    """Register a parameter or buffer under its dotted name."""
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    if isinstance(tensor, nn.Parameter):
+        root.register_parameter(last, tensor)
+    else:
+        root.register_buffer(last, tensor)
+
+
+def _stack(output: Output, results: list[Tensor]) -> Tensor:
+    """Samples' results as the model has them; shorter ones end with zeros."""
+    batch, tokens = output.axes
+    if batch is None:
+        return results[0]
+    padded = results if output.first else nn.utils.rnn.pad_sequence(results, batch_first=True)
+    stacked = padded if isinstance(padded, Tensor) else torch.stack(padded)
+    return stacked if output.first else stacked.movedim((0, 1), (batch, tokens))
 
 
 def _bits_of(name: str, weight_bits: int | Mapping[str, int]) -> int:
@@ -136,22 +189,27 @@ def quantize(
     Arguments
     ---------
     args, kwargs: example inputs, see `import_tokens`.
-    calibration: sample inputs, each like args (a tensor, a tuple) or kwargs (a dict); default: the
-        example itself.
+    calibration: sample inputs, each like args (a tensor, a tuple), like kwargs (a dict), or a pair
+        (args, kwargs); default: the example itself.
     weight_bits: 4 or 8, or by parameter name ("" for all others).
     options: how ranges are chosen and outliers handled.
     """
     result = QuantTransformer(import_tokens(model, args, kwargs), weight_bits)
-    batches = (
-        [(args, kwargs)]
-        if calibration is None
-        else [((), batch) if isinstance(batch, Mapping) else (batch, None) for batch in calibration]
-    )
+    batches = [(args, kwargs)]
+    if calibration is not None:
+        batches = [_call(batch) for batch in calibration]
     result.calibrate(
         (sample for batch, named in batches for sample in _samples(result, model, batch, named)),
         options,
     )
     return result
+
+
+def _call(batch: Any) -> tuple[Any, Mapping[str, Any] | None]:
+    """(args, kwargs) of a calibration batch."""
+    if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[1], Mapping):
+        return batch
+    return ((), batch) if isinstance(batch, Mapping) else (batch, None)
 
 
 def _samples(

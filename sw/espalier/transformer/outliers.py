@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..quantized.learned import SCALE_MIN
 from ..spec import numerics
 from .calibrate import Range
 from .functions import Function
@@ -23,6 +24,8 @@ STEPS = 50
 """Candidates of a range, as shares of the largest magnitude."""
 COPIES_GAIN = 0.5
 """Copies must bring the error below this share of that with clipping."""
+PROBED, ON_GRID = 4, 1e-3
+"""Rows that are looked at first; how far a rounded weight may be from a whole number of steps."""
 UNIFORM = 1 / 12
 """Variance of a rounding error, in steps squared."""
 
@@ -36,12 +39,16 @@ class Copies:
     limit: float
 
 
-def product_error(found: Range, weight: Tensor, factors: Tensor, level: int) -> float:
+def product_error(
+    found: Range, weight: Tensor, factors: Tensor, level: int, rounded: bool = False
+) -> float:
     """The expected squared error of weight @ x, [M, N], from rounding x / factors and
-    weight·factors to their integers."""
+    weight·factors to their integers; `rounded` weights have none."""
     scaled = weight * factors
     step = float((found.channels / factors).max()) / numerics.COLUMN_MAX
     inputs = step**2 * float(scaled.square().sum())
+    if rounded:
+        return UNIFORM * inputs
     steps = scaled.abs().amax(1) / level
     weights = float(steps.square().sum() * (found.mean_square / factors.square()).sum())
     return UNIFORM * (inputs + weights)
@@ -54,7 +61,8 @@ def smoothing(found: Range, weight: Tensor, level: int, gain: float) -> Tensor |
     """
     loud = weight.abs().amax(0)
     usable = (found.channels > 0) & (loud > 0)
-    best, least = None, gain * product_error(found, weight, torch.ones_like(loud), level)
+    even, rounded = torch.ones_like(loud), grid_scales(weight, level) is not None
+    best, least = None, gain * product_error(found, weight, even, level, rounded)
     for strength in STRENGTHS:
         factors = found.channels**strength / loud ** (1 - strength)
         factors = torch.where(usable, factors, torch.ones_like(loud))
@@ -64,6 +72,21 @@ def smoothing(found: Range, weight: Tensor, level: int, gain: float) -> Tensor |
         if error < least:
             best, least = factors, error
     return best
+
+
+def grid_scales(weight: Tensor, level: int) -> Tensor | None:
+    """Row scales [M] of a weight [M, N] that was rounded to ±level before; None if it was not."""
+    for rows in (weight[:PROBED], weight):
+        scales = torch.zeros_like(rows[:, 0])
+        largest = rows.abs().amax(1)
+        for steps in range(1, level + 1):
+            scale = (largest / steps).clamp(min=SCALE_MIN)
+            counts = rows / scale[:, None]
+            exact = ((counts - counts.round()).abs() < ON_GRID).all(1)
+            scales = torch.where((scales == 0) & exact, scale, scales)
+        if (scales == 0).any():
+            return None
+    return scales
 
 
 def least_error(pool: Tensor, largest: float) -> float:

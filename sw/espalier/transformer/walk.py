@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_map
 
 from .. import source
 from . import operators
-from .builder import OF_SCORES, Builder
+from .builder import Builder
 from .labels import LayoutError
 from .traced import UNKNOWN, Known, Traced, _Unknown, execute, has
+from .values import OF_SCORES
 
 
 @dataclass
