@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import CapacityError
 from ...parameters import Matrix, Rows
 from ...spec.config import SLOTS, Config
+from ...spec.tiling import block_units
 from ...tokens.graph import Linear
 from ..allocate import Parameters
 from ..bounds import check_sum, split
@@ -179,22 +180,15 @@ class PassData:
 
 
 def block_rows(elements: int, planes: int, unit: int, config: Config) -> list[tuple[int, int]]:
-    """Rows of the blocks of a matrix, in whole units.
+    """Rows first..end of the blocks of a matrix, in whole units (`spec.tiling`).
 
-    An even number of equal blocks of at most half of the slots each, where the units allow it: then
-    blocks use the two halves in turn, from token to token, and one is drained while the next
-    accumulates. Raises CapacityError when a unit needs too many slots.
+    Raises CapacityError when a unit needs too many slots.
     """
-    most = SLOTS // 2 // planes * config.lanes // unit
-    if most == 0:
-        most = SLOTS // planes * config.lanes // unit
-    if most == 0:
+    blocks = block_units(elements // unit, planes, unit, config)
+    if not blocks:
         raise CapacityError(
             f"rows come in units of {unit}, which the {SLOTS} slots of {config.name} cannot hold; "
             "use smaller heads or a larger configuration"
         )
-    units = elements // unit
-    count = -(-units // most)
-    count += count % 2 if units > 1 else 0
-    size = -(-units // count) * unit
-    return [(at, min(at + size, elements)) for at in range(0, elements, size)]
+    ends = [unit * sum(blocks[: i + 1]) for i in range(len(blocks))]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
