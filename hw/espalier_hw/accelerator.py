@@ -54,7 +54,7 @@ class Accelerator(Component):
         self._bus(m, loader, store)
         self._commands(m, sequencer, loader, engine, vector, store)
         self._items(m, loader, engine, vector)
-        self._control(m, registers, control, sequencer, loader, store, engine)
+        self._control(m, registers, control, sequencer, loader, store, engine, vector)
         self._events(m, registers, control, sequencer, loader, store, engine, vector)
         return m
 
@@ -91,7 +91,7 @@ class Accelerator(Component):
             items.ready.eq(Mux(to_engine, engine.items.ready, vector.items.ready)),
         ]
 
-    def _control(self, m, registers, control, sequencer, loader, store, engine):
+    def _control(self, m, registers, control, sequencer, loader, store, engine, vector):
         connect(m, loader.fault, control.loader_fault)
         connect(m, store.fault, control.store_fault)
         m.d.comb += [
@@ -110,6 +110,7 @@ class Accelerator(Component):
             engine.clear.eq(control.clear),
             control.clearing.eq(engine.clearing),
             control.masters_idle.eq(loader.idle & store.idle),
+            control.reducing.eq(vector.reducing),
             self.interrupt.eq(control.status.done | control.status.fault),
         ]
         for master in (loader, store):

@@ -21,10 +21,10 @@ FAULT = data.StructLayout({"cause": 3, "pc": PC_BITS, "address": ADDRESS_BITS})
 class RunControl(Component):
     """Starts the sequencer, stops the machine on a fault, resets the units before the next run.
 
-    IDLE --START--> CLEAR (slots, only when dirty) -> RUN --HALT--> SETTLE (counters) -> IDLE,
-    DONE. RUN --fault--> DRAIN (no further burst; engine, vector unit and sequencer in reset) ->
-    STOPPED once no burst is in flight (loader and store unit in reset too) --CLEAR_FAULT--> IDLE,
-    slots dirty.
+    IDLE --START--> CLEAR (slots, only when dirty) -> RUN --HALT--> SETTLE (counters; scalars
+    that are still computed) -> IDLE, DONE. RUN --fault--> DRAIN (no further burst; engine, vector
+    unit and sequencer in reset) -> STOPPED once no burst is in flight (loader and store unit in
+    reset too) --CLEAR_FAULT--> IDLE, slots dirty.
 
     The watchdog counts cycles of RUN without `progress`; 0 never bites. Of faults in the same
     cycle the loader's is reported, then the store unit's, an illegal instruction, ABORT, the
@@ -36,6 +36,7 @@ class RunControl(Component):
     clear, clearing: to and from the engine's slots.
     stop: no further burst. reset_units: engine, vector unit, sequencer. reset_masters: loader and
     store unit.
+    reducing: the vector unit still computes a scalar.
     running: from START to HALT or fault. clear_counters: strobe at START.
     """
 
@@ -54,6 +55,7 @@ class RunControl(Component):
     loader_fault: In(FaultReport())
     store_fault: In(FaultReport())
     masters_idle: In(1)
+    reducing: In(1)
     stop: Out(1)
     reset_units: Out(1)
     reset_masters: Out(1)
@@ -101,8 +103,8 @@ class RunControl(Component):
                 self._faults(m, abort)
             with m.State("SETTLE"):
                 m.d.comb += waiting.eq(1)
-                m.d.sync += settling.eq(settling - 1)
-                with m.If(settling == 0):
+                m.d.sync += settling.eq(settling - (settling != 0))
+                with m.If((settling == 0) & ~self.reducing):
                     m.d.sync += self.status.done.eq(1)
                     m.next = "IDLE"
             with m.State("DRAIN"):

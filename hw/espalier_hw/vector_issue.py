@@ -23,7 +23,8 @@ _CHUNK_ADDRESSES = (
 """Fields that advance by one with every chunk; `sum_address` and `parameters` do where they are not
 a scalar's."""
 REDUCTIONS = 2
-"""Commands with a reduction whose chunks may be between here and the way into the scalar unit."""
+"""Commands with a reduction whose chunks may be between here and the way into the scalar unit,
+which has one more."""
 
 
 def reduces(command: data.View) -> Value:
@@ -36,17 +37,20 @@ class VectorIssue(wiring.Component):
 
     Commands follow each other without a gap. `command` holds the addresses of the next chunk. A
     chunk that goes to DDR waits for `room`. A chunk to be reduced waits until the `Reducer` is done
-    with the one before it, and a command's first one for one of two places there. With two planes
-    the low plane is requested in one cycle and the high one, with which the chunk counts as taken,
-    in the next, always: the pipeline joins them by their neighbourhood.
+    with the one before it, and a command's first one for one of two places there. A command that
+    reads a scalar waits until all earlier reductions are `released`. With two planes the high plane
+    is requested in one cycle and the low one, with which the chunk counts as taken, in the next,
+    always: the pipeline joins them by their neighbourhood.
 
     Members
     -------
     commands: VECTORs. The first chunk of one taken in cycle 0 may be taken in cycle 1.
     room: a chunk to be stored may be taken.
     reduction_taken: a reduction has left the place that it had since its first chunk was taken.
+    released: a command taken in the next cycle or later reads the oldest reduction's scalar.
+    reducing: a reduction is under way, from its last chunk to `released`.
     taken, last: a chunk is taken, and is its command's last.
-    select: what the source is in this cycle.
+    select, joins: what the source is in this cycle, and that it is the second of two planes.
     drain_valid, drain_chunk, drain_follows, drain_continues: request to the engine in this cycle.
     column_array, command.column_address: first column group of the chunk.
     """
@@ -58,9 +62,12 @@ class VectorIssue(wiring.Component):
                 "commands": In(stream.Signature(VECTOR_COMMAND)),
                 "room": In(1),
                 "reduction_taken": In(1),
+                "released": In(1),
+                "reducing": Out(1),
                 "taken": Out(1),
                 "last": Out(1),
                 "select": Out(Select),
+                "joins": Out(1),
                 "drain_valid": Out(1),
                 "drain_chunk": Out(7),
                 "drain_follows": Out(2),
@@ -72,7 +79,7 @@ class VectorIssue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command, busy, high, first = self.command, Signal(), Signal(), Signal()
+        command, busy, second, first = self.command, Signal(), Signal(), Signal()
         joins = command.source == isa.Source.DRAIN_PLANES
         drains = (command.source == isa.Source.DRAIN) | joins
         goes, may = Signal(), Signal()
@@ -80,24 +87,29 @@ class VectorIssue(wiring.Component):
             may.eq(
                 (self.room | (command.store == isa.Store.NONE))
                 & (~reduces(command) | self._reducer_free(m, first))
+                & ((command.scale != isa.Scale.SCALAR) | ~self.reducing)
             ),
-            goes.eq(busy & (high | may)),
-            self.taken.eq(goes & (high | ~joins)),
+            goes.eq(busy & (second | may)),
+            self.taken.eq(goes & (second | ~joins)),
             self.last.eq(command.count == 1),
+            self.joins.eq(second),
             self.drain_valid.eq(goes & drains),
-            self.drain_chunk.eq(command.drain + Mux(high, command.plane_stride, 0)),
+            self.drain_chunk.eq(command.drain + Mux(joins & ~second, command.plane_stride, 0)),
             self.drain_follows.eq(Mux(joins, 0, Mux(command.count > 4, 3, command.count - 1))),
             self.drain_continues.eq(~joins & ~first),
             self.commands.ready.eq(~busy | (self.taken & self.last)),
         ]
         with m.Switch(command.source):
-            with m.Case(isa.Source.DRAIN):
+            with m.Case(isa.Source.DRAIN, isa.Source.DRAIN_PLANES):
                 m.d.comb += self.select.eq(Select.DRAIN)
-            with m.Case(isa.Source.DRAIN_PLANES):
-                m.d.comb += self.select.eq(Mux(high, Select.HIGH, Select.DRAIN))
             with m.Case(isa.Source.OPERAND):
                 m.d.comb += self.select.eq(Select.OPERAND)
-        m.d.sync += high.eq(goes & joins & ~high)
+        m.d.sync += second.eq(goes & joins & ~second)
+
+        under_way = Signal(range(REDUCTIONS + 2))
+        ends = self.taken & self.last & reduces(command)
+        m.d.sync += under_way.eq(under_way + ends - self.released)
+        m.d.comb += self.reducing.eq(under_way != 0)
 
         with m.If(self.taken):
             m.d.sync += first.eq(0)
@@ -115,6 +127,9 @@ class VectorIssue(wiring.Component):
                 command.eq(self.commands.payload),
                 self.column_array.eq(0),
             ]
+            with m.If(self.commands.payload.scale == isa.Scale.SCALAR):
+                first_scalar = self._config.first_scalar
+                m.d.sync += command.parameters.eq(first_scalar + self.commands.payload.parameters)
         return m
 
     def _reducer_free(self, m: Module, first: Value) -> Value:

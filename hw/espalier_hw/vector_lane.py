@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import COLUMN_BITS, SUM_BITS, VALUE_BITS, Config
 
 from .interfaces import drained_bits
-from .vector_sum import PARAMETER_LAYOUT, SCALE_LAYOUT, Accumulate, Requantize, Select
+from .vector_sum import PARAMETER_LAYOUT, Accumulate, Requantize, Select
 from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS, ColumnInput, Combine, Finish, Function
 
 TOTAL_CYCLE = Accumulate.LATENCY
@@ -27,14 +27,13 @@ class VectorLane(wiring.Component):
     """source -> total -> scaled -> combined -> function -> result -> column, one element a cycle.
 
     Never stalls. An input counts for the element whose source came the given number of cycles
-    before (`select`, `drained`, `source`: 0).
+    before (`select`, `joins`, `drained`, `source`, `sum_item`: 0).
 
     Members
     -------
     stored, add: 1. Stored sum, and whether to add it.
-    take_sum_item, sum_item: 3. Replaces the total in cycle 4, which must not be an element's.
     total: 4. The 27-bit sum.
-    parameter, scalar, scale: 3
+    parameter, scale: 3
     operand, combine: 9. Operand 1.
     segment: 13. Address in the table memory; relu: 13; entry, table: 14.
     other: 17. Operand 0 again; gate, finish: 18. Operand 2.
@@ -48,15 +47,14 @@ class VectorLane(wiring.Component):
         super().__init__(
             {
                 "select": In(Select),
+                "joins": In(1),
                 "drained": In(signed(self._drained_bits)),
                 "source": In(signed(VALUE_BITS)),
                 "stored": In(signed(SUM_BITS)),
                 "add": In(1),
-                "sum_item": In(SUM_BITS),
-                "take_sum_item": In(1),
+                "sum_item": In(signed(SUM_BITS)),
                 "total": Out(signed(SUM_BITS)),
                 "parameter": In(PARAMETER_LAYOUT),
-                "scalar": In(SCALE_LAYOUT),
                 "scale": In(2),
                 "operand": In(signed(VALUE_BITS)),
                 "combine": In(2),
@@ -90,11 +88,10 @@ class VectorLane(wiring.Component):
             accumulate.stored.eq(self.stored),
             accumulate.add.eq(self.add),
             accumulate.item.eq(self.sum_item),
-            accumulate.take_item.eq(self.take_sum_item),
+            accumulate.joins.eq(self.joins),
             self.total.eq(accumulate.total),
             requantize.total.eq(accumulate.total),
             requantize.parameter.eq(self.parameter),
-            requantize.scalar.eq(self.scalar),
             requantize.scale.eq(self.scale),
             combine.value.eq(requantize.value),
             combine.operand.eq(self.operand),

@@ -8,11 +8,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import Config
-from espalier.spec.isa import SCALARS
 from espalier.spec.numerics import TABLE_SEGMENTS
 
-from .vector_scalar import SCALAR_WRITE
-from .vector_sum import SCALE_LAYOUT
 from .vector_value import ENTRY_LAYOUT, SEGMENT_BITS
 
 
@@ -59,35 +56,6 @@ class ChunkMemory(wiring.Component):
                     read.addr.eq(getattr(self, f"read_address{r}")),
                     getattr(self, f"read_data{r}")[part].eq(read.data),
                 ]
-        return m
-
-
-class ScalarMemory(wiring.Component):
-    """The scalars, one for all lanes. Data comes one cycle after the address, from the block RAM's
-    own register: register it once more. A read of a scalar that is being written gives the old one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            {
-                "write_enable": In(1),
-                "write": In(SCALAR_WRITE),
-                "read_address": In(range(SCALARS)),
-                "read_data": Out(SCALE_LAYOUT),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.scalars = scalars = Memory(shape=SCALE_LAYOUT, depth=SCALARS, init=[])
-        write, read = scalars.write_port(), scalars.read_port()
-        m.d.comb += [
-            write.en.eq(self.write_enable),
-            write.addr.eq(self.write.scalar),
-            write.data.eq(self.write.scale),
-            read.addr.eq(self.read_address),
-            self.read_data.eq(read.data),
-        ]
         return m
 
 

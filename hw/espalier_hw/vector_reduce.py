@@ -6,15 +6,16 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from espalier.spec.config import COLUMN_BITS, VALUE_BITS, Config
-from espalier.spec.isa import SCALARS, Sums
+from espalier.spec.config import COLUMN_BITS, SCALARS, VALUE_BITS, Config
+from espalier.spec.isa import Sums
 from espalier.spec.numerics import COLUMN_SHIFT, MOST_ELEMENTS
 
 from .datapath import data_register
-from .vector_value import with_carry
+from .vector_sum import with_carry
 
-AT_ONCE = 4
-"""Lanes that are reduced in a cycle: every adder and comparison is there three times, not V - 1."""
+AT_ONCE = 8
+"""Most lanes that are reduced in a cycle: every adder and comparison is there seven times, not
+V - 1."""
 COUNT_BITS = (MOST_ELEMENTS - 1).bit_length()
 TOTAL_BITS = VALUE_BITS + COUNT_BITS
 """Width of a sum of results, signed."""
@@ -32,23 +33,23 @@ REDUCTION_LAYOUT = data.StructLayout(
         "squares": SQUARES_BITS,
     }
 )
-"""What one command reduced: `kind` (`isa.Sums`), elements less one, their sum (or maximum·2^12),
-and the sum of their squares plus the number of elements."""
+"""What one command reduced: `kind` (`isa.Sums`), elements less one, their sum (or mass·2^8, or
+maximum·2^12), and the sum of their squares plus the number of elements."""
 
 
 def pace(config: Config) -> int:
     """Cycles from one reduced chunk to the next of the same command."""
-    return config.vector_lanes // AT_ONCE
+    return max(config.vector_lanes // AT_ONCE, 1)
 
 
 class Reducer(wiring.Component):
-    """Reduces the chunks of one command after the other, four lanes a cycle.
+    """Reduces the chunks of one command after the other, at most eight lanes a cycle.
 
     A chunk may come `pace` cycles after another one of its command, and `pace` + `GAP` after the
-    last one of a command: then the sums are on their way out, and zero. Of two commands one may
-    wait in `output` and one in the sums, so at most two may be on their way between their first
-    chunk and their leaving `output`.
-    Latency: `pace` + 6 cycles from the last chunk to `output.valid`.
+    last one of a command: in between its sums leave and become zero. Of two commands one may wait
+    in `output` and one in the sums, so at most two may be on their way between their first chunk
+    and their leaving `output`.
+    Latency: `pace` + 6 cycles from the last chunk to `output.valid`, 5 where V is 4.
 
     Members
     -------
@@ -58,11 +59,12 @@ class Reducer(wiring.Component):
     output: one word a command.
     """
 
-    STAGES = 4
-    GAP = STAGES + 2
+    GAP = 1
 
     def __init__(self, config: Config):
         self._pace, lanes = pace(config), config.vector_lanes
+        self._lanes = min(lanes, AT_ONCE)
+        self._levels = (self._lanes - 1).bit_length()
         super().__init__(
             {
                 "valid": In(1),
@@ -78,83 +80,98 @@ class Reducer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        kind, target, tail = (
-            data_register(len(port), name)
-            for port, name in ((self.kind, "kind"), (self.target, "target"), (self.tail, "tail"))
-        )
-        with m.If(self.valid):
-            m.d.sync += [kind.eq(self.kind), target.eq(self.target), tail.eq(self.tail)]
-        valid, final, values, counts = self._groups(m)
+        values, counts, mass, valid = self._groups(m)
+        tree = self._levels + 1
+        adds = Signal(tree)
+        m.d.sync += adds.eq(Cat(valid, adds))
+        about, ends = self._about(m, self._pace + tree)
+        complete, pushes = Signal(), Signal()
+        total = self._total(m, values, mass, adds[-1], pushes)
+        squares = self._squares(m, values, counts, adds[-1], pushes)
+        maximum = self._maximum(m, values, counts, adds[-1], pushes)
 
-        strobes, ends = Signal(self.STAGES), Signal(self.STAGES)
-        m.d.sync += [strobes.eq(Cat(valid, strobes)), ends.eq(Cat(final, ends))]
-        pushes, complete = Signal(), Signal()
-        total = self._total(m, values, kind == Sums.MASS, strobes[-1], pushes)
-        squares = self._squares(m, values, counts, strobes[-1], pushes)
-        maximum = self._maximum(m, values, counts, strobes[-1], pushes)
-        chunks = Signal(COUNT_BITS - len(tail), init=-1)
-        with m.If(self.valid):
-            m.d.sync += chunks.eq(chunks + 1)
-
+        held = data_register(about.shape(), "about_held")
         output = data_register(REDUCTION_LAYOUT, "reduction")
         m.d.comb += [
             pushes.eq(complete & (~self.output.valid | self.output.ready)),
             Value.cast(self.output.payload).eq(output),
         ]
-        m.d.sync += complete.eq((complete & ~pushes) | ends[-1])
+        m.d.sync += complete.eq((complete & ~pushes) | ends)
+        with m.If(ends):
+            m.d.sync += held.eq(about)
         with m.If(self.output.ready | pushes):
             m.d.sync += self.output.valid.eq(pushes)
         with m.If(pushes):
             m.d.sync += [
-                chunks.eq(-1),
-                output.kind.eq(kind),
-                output.scalar.eq(target[:SCALAR_INDEX_BITS]),
-                output.gain.eq(target[SCALAR_INDEX_BITS:]),
-                output.most.eq(Cat(tail, chunks)),
+                output.kind.eq(held.kind),
+                output.scalar.eq(held.target[:SCALAR_INDEX_BITS]),
+                output.gain.eq(held.target[SCALAR_INDEX_BITS:]),
+                output.most.eq(held.most),
                 output.total.eq(total),
                 output.squares.eq(squares),
             ]
-            with m.If(kind == Sums.MAXIMUM):
+            with m.If(held.kind == Sums.MAXIMUM):
                 m.d.sync += output.total.eq(maximum << COUNT_BITS)
         return m
 
-    def _groups(self, m: Module) -> tuple[Value, Value, list[Value], list[Value]]:
-        """Four lanes of the chunk a cycle, from registers: (valid a cycle before, and that they are
-        a command's last), values, and which count."""
-        held = data_register(self.values.as_value().shape(), "held")
-        held_counts = data_register(len(self.beyond), "held_counts")
-        index, active, last = Signal(range(max(self._pace, 2))), Signal(), Signal()
-        ends = index == self._pace - 1
+    def _about(self, m: Module, cycles: int) -> tuple[data.View, Value]:
+        """What a command's last chunk tells, with a pulse, `cycles` later."""
+        layout = data.StructLayout({"kind": SUMS_BITS, "target": 10, "most": COUNT_BITS})
+        before = Signal(COUNT_BITS - len(self.tail), name="chunks_before")
         with m.If(self.valid):
-            m.d.sync += [held.eq(self.values), held_counts.eq(~self.beyond), last.eq(self.last)]
-            m.d.sync += [active.eq(1), index.eq(0)]
-        with m.Elif(active):
-            m.d.sync += [active.eq(~ends), index.eq(index + 1)]
-        values = data_register(AT_ONCE * VALUE_BITS, "group")
-        counts = data_register(AT_ONCE, "group_counts")
-        m.d.sync += [
-            values.eq(held.word_select(index, len(values))),
-            counts.eq(held_counts.word_select(index, AT_ONCE)),
+            m.d.sync += before.eq(Mux(self.last, 0, before + 1))
+        ends = Signal(cycles)
+        m.d.sync += ends.eq(Cat(self.valid & self.last, ends))
+        about = Signal(layout)
+        m.d.comb += [
+            about.kind.eq(self.kind),
+            about.target.eq(self.target),
+            about.most.eq(Cat(self.tail, before)),
         ]
-        parts = [values.word_select(i, VALUE_BITS).as_signed() for i in range(AT_ONCE)]
-        return active, active & ends & last, parts, list(counts)
+        for cycle in range(cycles):
+            later = data_register(layout, f"about_{cycle}")
+            m.d.sync += later.eq(about)
+            about = later
+        return about, ends[-1]
+
+    def _groups(self, m: Module) -> tuple[list[Value], list[Value], Value, Value]:
+        """Eight lanes of the chunk a cycle, from registers: values, which count, whether it is for
+        a mass, and that they are there."""
+        bits = VALUE_BITS + 1
+        lanes = [
+            Cat(value, ~beyond) for value, beyond in zip(self.values, self.beyond, strict=True)
+        ]
+        group = data_register(self._lanes * bits, "group")
+        rest = data_register((len(lanes) - self._lanes) * bits, "rest")
+        first, later = Cat(*lanes[: self._lanes]), Cat(*lanes[self._lanes :])
+        left, mass = Signal(range(max(self._pace, 2))), data_register(1, "mass")
+        valid = Signal(name="group_valid")
+        m.d.sync += [valid.eq(self.valid | (left != 0)), group.eq(rest)]
+        with m.If(self.valid):
+            m.d.sync += [group.eq(first), rest.eq(later), mass.eq(self.kind == Sums.MASS)]
+            m.d.sync += left.eq(self._pace - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+            if self._pace > 2:
+                m.d.sync += rest.eq(rest >> len(group))
+        parts = [group.word_select(i, bits) for i in range(self._lanes)]
+        return [p[:-1].as_signed() for p in parts], [p[-1] for p in parts], mass, valid
 
     def _total(
         self, m: Module, values: list[Value], mass: Value, adds: Value, clears: Value
     ) -> Value:
-        """Sum of results or, for a mass, of column inputs: upper byte + increment, which enters as
-        a carry."""
+        """Sum of results or, for a mass, of column inputs·2^8: the upper byte, and 255 with a carry
+        below it where that is rounded up."""
         parts, carries = [], []
         for i, value in enumerate(values):
-            part, carry = (
-                data_register(signed(VALUE_BITS), f"part_{i}"),
-                data_register(1, f"up_{i}"),
-            )
+            part = data_register(signed(VALUE_BITS), f"part_{i}")
+            carry = data_register(1, f"up_{i}")
             upper = value[COLUMN_SHIFT:].as_signed()
             highest = upper == (1 << (COLUMN_BITS - 1)) - 1
             lowest = upper == -(1 << (COLUMN_BITS - 1))
             rounds = (value[COLUMN_SHIFT - 1] & ~highest) | lowest
-            m.d.sync += [part.eq(Mux(mass, upper, value)), carry.eq(mass & rounds)]
+            low = Mux(mass, rounds.replicate(COLUMN_SHIFT), value[:COLUMN_SHIFT])
+            m.d.sync += [part.eq(Cat(low, upper)), carry.eq(mass & rounds)]
             parts.append(part)
             carries.append(carry)
         return self._summed(m, "total", signed(TOTAL_BITS), parts, carries, adds, clears)
@@ -182,22 +199,25 @@ class Reducer(wiring.Component):
         adds: Value,
         clears: Value,
     ) -> Value:
-        """The sum of all groups' parts and carries: two stages of adders, then the sum."""
-        width = len(parts[0])
-
-        def summed(a: Value, b: Value, carry: Value, label: str) -> Value:
-            result = data_register(Shape(len(a) + 1, shape.signed), f"{name}_{label}")
-            m.d.sync += result.eq(with_carry(a, b, carry))
-            return result
-
-        pairs = [summed(parts[i], parts[i + 1], carries[i], f"pair_{i}") for i in (0, 2)]
-        late = [data_register(2, f"{name}_late_{i}") for i in (0, 1)]
-        m.d.sync += [late[0].eq(Cat(carries[1], carries[3])), late[1].eq(late[0])]
-        group = summed(pairs[0], pairs[1], late[0][0], "group")
-        assert len(group) == width + 2
+        """The sum of all groups' parts and carries: a stage of adders for each halving of their
+        number, then the sum. Every adder takes one carry, and half of them are left for later."""
+        level = 0
+        while len(parts) > 1:
+            halved, late = [], []
+            for i in range(0, len(parts), 2):
+                result = data_register(
+                    Shape(len(parts[i]) + 1, shape.signed), f"{name}_{level}_{i // 2}"
+                )
+                m.d.sync += result.eq(with_carry(parts[i], parts[i + 1], carries[i // 2]))
+                halved.append(result)
+            for i, carry in enumerate(carries[len(halved) :]):
+                later = data_register(1, f"{name}_{level}_late_{i}")
+                m.d.sync += later.eq(carry)
+                late.append(later)
+            parts, carries, level = halved, late, level + 1
         accumulator = Signal(shape, name=name)
         with m.If(adds):
-            m.d.sync += accumulator.eq(with_carry(accumulator, group, late[1][1]))
+            m.d.sync += accumulator.eq(with_carry(accumulator, parts[0], carries[0]))
         with m.If(clears):
             m.d.sync += accumulator.eq(0)
         return accumulator
@@ -214,13 +234,16 @@ class Reducer(wiring.Component):
             m.d.sync += result.eq(Mux(a > b, a, b))
             return result
 
-        flipped = [
+        level = [
             Cat(value[:-1], ~value[-1] & count) for value, count in zip(values, counts, strict=True)
         ]
-        pairs = [larger(flipped[i], flipped[i + 1], f"pair_{i}") for i in (0, 2)]
-        both, group = larger(*pairs, "group"), data_register(VALUE_BITS, "larger_late")
-        m.d.sync += group.eq(both)
-        maximum = Signal(VALUE_BITS)
+        while len(level) > 1:
+            level = [
+                larger(level[i], level[i + 1], f"{len(level)}_{i // 2}")
+                for i in range(0, len(level), 2)
+            ]
+        maximum, group = Signal(VALUE_BITS), data_register(VALUE_BITS, "larger_late")
+        m.d.sync += group.eq(level[0])
         with m.If(adds & (group > maximum)):
             m.d.sync += maximum.eq(group)
         with m.If(clears):

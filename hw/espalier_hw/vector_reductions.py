@@ -7,21 +7,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import VALUE_BITS, Config
-from espalier.spec.isa import SCALARS
 
-from .vector_completion import Completions
-from .vector_memory import ScalarMemory
 from .vector_reduce import SUMS_BITS, Reducer
-from .vector_scalar import ScalarUnit
-from .vector_sum import SCALE_LAYOUT
+from .vector_scalar import SCALAR_WRITE, ScalarUnit
 
 
 class Reductions(wiring.Component):
-    """Reducer, scalar unit, scalars, and the order of completions that depends on them.
+    """Reducer and scalar unit.
 
-    The scalar of a command is computed while the results of the next two are reduced. A VECTOR of
-    n chunks completes V/4 + 5 + s cycles later than if it reduced nothing, with s cycles in the
-    scalar unit (`ScalarUnit`) and nothing before it there.
+    The scalar of a command is computed while the results of the next two are reduced: its own
+    cycles in the `ScalarUnit` begin `Reducer`'s latency after the last results.
 
     Members
     -------
@@ -30,8 +25,7 @@ class Reductions(wiring.Component):
     beyond: for each lane, in the cycle before the result: it does not count.
     valid, values, last, tail, kind, target: results to be reduced, as of `Reducer`.
     taken: a reduction is on its way into a scalar and another one may follow.
-    finished, finished_reduces, completed: a command's completion, as of `Completions`.
-    read_address, read_data: a scalar and, a cycle later, its value.
+    released, written, write: as of `ScalarUnit`.
     """
 
     def __init__(self, config: Config):
@@ -49,11 +43,9 @@ class Reductions(wiring.Component):
                 "kind": In(SUMS_BITS),
                 "target": In(10),
                 "taken": Out(1),
-                "finished": In(1),
-                "finished_reduces": In(1),
-                "completed": Out(1),
-                "read_address": In(range(SCALARS)),
-                "read_data": Out(SCALE_LAYOUT),
+                "released": Out(1),
+                "written": Out(1),
+                "write": Out(SCALAR_WRITE),
             }
         )
 
@@ -61,8 +53,6 @@ class Reductions(wiring.Component):
         m = Module()
         m.submodules.reducer = reducer = Reducer(self._config)
         m.submodules.unit = unit = ScalarUnit()
-        m.submodules.memory = memory = ScalarMemory()
-        m.submodules.completions = completions = Completions()
         wiring.connect(m, reducer.output, unit.reductions)
         lanes = range(len(self.beyond))
         m.d.sync += [
@@ -77,13 +67,8 @@ class Reductions(wiring.Component):
             reducer.kind.eq(self.kind),
             reducer.target.eq(self.target),
             self.taken.eq(reducer.output.valid & reducer.output.ready),
-            memory.write_enable.eq(unit.written),
-            memory.write.eq(unit.write),
-            memory.read_address.eq(self.read_address),
-            self.read_data.eq(memory.read_data),
-            completions.finished.eq(self.finished),
-            completions.reduces.eq(self.finished_reduces),
-            completions.scalar_written.eq(unit.written),
-            self.completed.eq(completions.completed),
+            self.released.eq(unit.released),
+            self.written.eq(unit.written),
+            self.write.eq(unit.write),
         ]
         return m

@@ -5,18 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.isa import Sums
-from espalier.spec.numerics import (
-    COLUMN_SHIFT,
-    GUARD_BITS,
-    MULTIPLIER_BITS,
-    NORM_BITS,
-    SCALAR_BIAS_BITS,
-    SHIFTS,
-)
+from espalier.spec.numerics import BIAS_BITS, COLUMN_SHIFT, MULTIPLIER_BITS, NORM_BITS, SHIFTS
 
 from .datapath import data_register
 from .vector_reduce import COUNT_BITS, REDUCTION_LAYOUT, SCALAR_INDEX_BITS, TOTAL_BITS
-from .vector_sum import SCALE_LAYOUT
+from .vector_sum import PARAMETER_LAYOUT
 
 ROOT_BITS = 32
 """The radicand has at most 2·(16 + 12) - 1 bits and 8 more for NORM_BITS."""
@@ -29,32 +22,35 @@ MASS_COUNT = 1 << (COLUMN_SHIFT - NORM_BITS)
 """What a mass divides, in place of a number of elements, by the same number of steps."""
 ROW_STEP = SHIFTS[1] - SHIFTS[0]
 FACTOR_STEPS = COUNT_BITS + 1 + SHIFTS[-1] + NORM_BITS
-OFFSET_STEPS = TOTAL_BITS + GUARD_BITS + NORM_BITS
-MAXIMUM_STEPS = TOTAL_BITS - COUNT_BITS + GUARD_BITS
+OFFSET_STEPS = TOTAL_BITS + NORM_BITS
 """Bits of the quotients with a gain of 0."""
-SCALAR_WRITE = data.StructLayout({"scalar": SCALAR_INDEX_BITS, "scale": SCALE_LAYOUT})
+RELEASE_CYCLES = 4
+"""Most cycles from `released` to `written`."""
+SCALAR_WRITE = data.StructLayout({"scalar": SCALAR_INDEX_BITS, "scale": PARAMETER_LAYOUT})
 
 
 class ScalarUnit(wiring.Component):
     """`numerics.maximum_scalar`, `mass_scalar` and `moments_scalar` of reductions, one at a time.
 
     One subtraction a cycle is a step of the square root (two bits of the radicand come down) or of
-    a division (one bit of the numerator does). Both divide by `root`: a mass is put there as it is,
-    and 1 for a maximum, which is only shifted.
+    a division (one bit of the numerator does). Both divide by `root`, where a mass is put. A
+    maximum is only shifted: into its `root` of ones nothing fits.
     The factor keeps its first 18 bits: after 18, 12 and 6 bits before the end it is looked at
     whether it has room for six more, which says its shift as well.
 
-    Cycles from a reduction to `written`, with gain g: MAXIMUM 22 + g, MASS 45 + g, MOMENTS
-    115 + 2·g.
+    Cycles from a reduction to `written`, with gain g: MAXIMUM 2 + g, MASS 45 + g, MOMENTS
+    111 + 2·g.
 
     Members
     -------
     reductions: a word stays until its products are taken.
-    written: pulse with `write`: the scalar can be read in the next cycle.
+    written: pulse with `write`: the parameters of `write.scalar`.
+    released: pulse for every reduction, at most `RELEASE_CYCLES` cycles before `written`.
     """
 
     reductions: In(stream.Signature(REDUCTION_LAYOUT))
     written: Out(1)
+    released: Out(1)
     write: Out(SCALAR_WRITE)
 
     def elaborate(self, platform: object) -> Module:
@@ -69,8 +65,9 @@ class ScalarUnit(wiring.Component):
         left, feed = Signal(6), data_register(TOTAL_BITS, "feed")
         radicand = data_register(RADICAND_BITS, "radicand")
         rest, root = data_register(REST_BITS, "rest"), data_register(ROOT_BITS, "root")
-        begins, roots, factors, offsets = Signal(), Signal(), Signal(), Signal()
+        begins, loads, roots, factors, offsets = (Signal() for _ in range(5))
         variance = self._variance(m, magnitude, count, reduction.squares)
+        maximum, mass = magnitude[COUNT_BITS:], magnitude[COLUMN_SHIFT:]
 
         # One step: root or quotient.
         minuend, fits = Signal(REST_BITS), Signal()
@@ -112,12 +109,15 @@ class ScalarUnit(wiring.Component):
             with m.State("PREPARE"):
                 with m.Switch(kept.kind):
                     with m.Case(Sums.MAXIMUM):
-                        m.d.sync += root.eq(1)
-                        start(magnitude, MAXIMUM_STEPS, kept.gain)
+                        m.d.comb += [loads.eq(1), self.released.eq(1)]
+                        m.d.sync += root.eq(-1)
+                        start(C(0), 0, kept.gain)
                         m.next = "OFFSET"
+                        with m.If(kept.gain == 0):
+                            m.next = "WRITE"
                     with m.Case(Sums.MASS):
-                        m.d.sync += root.eq(magnitude)
-                        with m.If(~kept.positive | (magnitude == 0)):
+                        m.d.sync += root.eq(mass)
+                        with m.If(~kept.positive | (mass == 0)):
                             m.d.sync += root.eq(1)
                         start(count << (TOTAL_BITS - len(count)), FACTOR_STEPS, kept.gain)
                         m.next = "FACTOR"
@@ -139,8 +139,12 @@ class ScalarUnit(wiring.Component):
                     m.next = "OFFSET"
                     with m.If(kept.kind == Sums.MASS):
                         m.next = "WRITE"
+                with m.If(kept.kind == Sums.MASS):
+                    m.d.comb += self.released.eq(left == RELEASE_CYCLES - 1)
             with m.State("OFFSET"):
                 m.d.comb += offsets.eq(1)
+                with m.If(kept.kind == Sums.MOMENTS):
+                    m.d.comb += self.released.eq(left == RELEASE_CYCLES - 1)
                 with m.If(left == 0):
                     m.next = "WRITE"
             with m.State("WRITE"):
@@ -148,7 +152,7 @@ class ScalarUnit(wiring.Component):
                 m.next = "REST"
         m.d.comb += self.write.scalar.eq(kept.scalar)
         self._factor(m, begins, factors, fits, left, reduction)
-        self._offset(m, begins, offsets, fits, kept.positive)
+        self._offset(m, begins, loads, maximum, offsets, fits, kept.positive)
         return m
 
     @staticmethod
@@ -200,14 +204,26 @@ class ScalarUnit(wiring.Component):
                 m.d.sync += [shift.eq(shift + roomy), frozen.eq(~roomy)]
         m.d.comb += [self.write.scale.multiplier.eq(factor), self.write.scale.shift.eq(shift)]
 
-    def _offset(self, m: Module, begins: Value, steps: Value, fits: Value, positive: Value) -> None:
-        """Bias: a quotient that comes highest bit first, saturated, with the other sign."""
-        offset, over = data_register(SCALAR_BIAS_BITS - 1, "offset"), data_register(1, "over")
+    def _offset(
+        self,
+        m: Module,
+        begins: Value,
+        loads: Value,
+        maximum: Value,
+        steps: Value,
+        fits: Value,
+        positive: Value,
+    ) -> None:
+        """Bias: a maximum, or a quotient that comes highest bit first, saturated, with the other
+        sign."""
+        offset, over = data_register(BIAS_BITS - 1, "offset"), data_register(1, "over")
         with m.If(begins):
             m.d.sync += [offset.eq(0), over.eq(0)]
+        with m.Elif(loads):
+            m.d.sync += offset.eq(maximum)
         with m.Elif(steps):
             m.d.sync += offset.eq(Cat(fits, offset))
             with m.If(offset[-1]):
                 m.d.sync += [offset.eq(-1), over.eq(1)]
-        sign = positive.replicate(SCALAR_BIAS_BITS)
+        sign = positive.replicate(BIAS_BITS)
         m.d.comb += self.write.scale.bias.eq((offset ^ sign) + (positive & ~over))

@@ -11,27 +11,23 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import SUM_BITS, VALUE_BITS
 from espalier.spec.isa import Scale
 from espalier.spec.memory import PARAMETER
-from espalier.spec.numerics import GUARD_BITS, MULTIPLIER_BITS, SCALAR_BIAS_BITS, SHIFTS
+from espalier.spec.numerics import BIAS_BITS, GUARD_BITS, MULTIPLIER_BITS, SHIFTS
 
 from .datapath import data_output, data_register
 from .interfaces import struct
 
 
 class Select(enum.Enum, shape=2):
-    """What one cycle brings: `HIGH` also joins the cycle before as the low digit plane."""
+    """What one cycle brings."""
 
     ZERO = 0
     DRAIN = 1
-    HIGH = 2
-    OPERAND = 3
+    OPERAND = 2
+    ITEM = 3
 
 
 PARAMETER_LAYOUT = struct(PARAMETER)
 """Row parameters as they lie in a lane's memory: 40 bits, one M10K word."""
-SCALE_LAYOUT = data.StructLayout(
-    {"multiplier": MULTIPLIER_BITS, "shift": 2, "bias": signed(SCALAR_BIAS_BITS)}
-)
-"""What a lane requantizes with: a row's parameters or a scalar, whose bias is wider."""
 IDENTITY = {"multiplier": 1 << SHIFTS[0], "shift": 0, "bias": 0}
 """Row parameters of scale 1: an unscaled value takes the same way as a scaled one."""
 
@@ -43,13 +39,22 @@ def saturated(value: Value, width: int) -> Value:
     return Mux(fits, value[:width], Cat((~sign).replicate(width - 1), sign)).as_signed()
 
 
+def with_carry(a: Value, b: Value, carry: Value) -> Value:
+    """a + b + carry as one adder: the carry enters through one more bit below. Both are signed, or
+    neither."""
+    longer = Cat(1, a), Cat(carry, b)
+    if a.shape().signed:
+        longer = longer[0].as_signed(), longer[1].as_signed()
+    return (longer[0] + longer[1]) >> 1
+
+
 class Accumulate(wiring.Component):
     """total = source + stored: the selected source, joined over digit planes, plus the stored sum.
 
-    The source is 0, `drained`, drained(before) + 16·`drained`, or `operand`; 27 bits that wrap (the
+    The source is 0, `drained`, `operand` or a loader's `item` on its way into the sum memory; with
+    `joins` it is the low digit plane, to which 16·source(before) is added. 27 bits that wrap (the
     final value is proven to fit). Latency 4 cycles; `stored` is taken 1 cycle after the source,
-    with `add`. The last register is also the way into the sum memory: with `take_item` in the cycle
-    before, it holds `item`.
+    with `add`.
 
     Parameters
     ----------
@@ -62,12 +67,12 @@ class Accumulate(wiring.Component):
         super().__init__(
             {
                 "select": In(Select),
+                "joins": In(1),
                 "drained": In(signed(drained_bits)),
                 "operand": In(signed(VALUE_BITS)),
+                "item": In(signed(SUM_BITS)),
                 "stored": In(signed(SUM_BITS)),
                 "add": In(1),
-                "item": In(SUM_BITS),
-                "take_item": In(1),
                 "total": Out(signed(SUM_BITS)),
             }
         )
@@ -75,56 +80,52 @@ class Accumulate(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         source = data_register(signed(SUM_BITS), "source")
-        low = data_register(self.drained.shape(), "low")
+        high = data_register(self.drained.shape(), "high")
         joined = data_register(signed(SUM_BITS), "joined")
         stored = data_register(signed(SUM_BITS), "stored_or_zero")
 
-        # Stage 1: select; a low plane sits in `source` when its high plane arrives.
+        # Stage 1: select; a high plane sits in `source` when its low plane arrives.
         with m.Switch(self.select):
             with m.Case(Select.ZERO):
                 m.d.sync += source.eq(0)
             with m.Case(Select.DRAIN):
                 m.d.sync += source.eq(self.drained)
-            with m.Case(Select.HIGH):
-                m.d.sync += source.eq(self.drained << 4)
             with m.Case(Select.OPERAND):
                 m.d.sync += source.eq(self.operand)
-        m.d.sync += low.eq(source)
-        with m.If(self.select != Select.HIGH):
-            m.d.sync += low.eq(0)
+            with m.Case(Select.ITEM):
+                m.d.sync += source.eq(self.item)
+        m.d.sync += high.eq(source)
+        with m.If(~self.joins):
+            m.d.sync += high.eq(0)
 
         # Stage 2: join planes, beside the stored sum's register.
-        m.d.sync += [joined.eq(source + low), stored.eq(self.stored)]
+        m.d.sync += [joined.eq(source + (high << 4)), stored.eq(self.stored)]
         with m.If(~self.add):
             m.d.sync += stored.eq(0)
 
-        # Stages 3, 4: add the stored sum; let a loader item in.
+        # Stages 3, 4: add the stored sum; a register of the DSP block.
         total = data_register(signed(SUM_BITS), "total_computed")
-        result = data_output(m, self.total, "total_or_item")
-        m.d.sync += [
-            total.eq(joined + stored),
-            result.eq(Mux(self.take_item, self.item.as_signed(), total)),
-        ]
+        m.d.sync += [total.eq(joined + stored), data_output(m, self.total, "total_again").eq(total)]
         return m
 
 
 class Requantize(wiring.Component):
-    """value = sat16(`numerics.scale_sum`(total, parameter or scalar)), or sat16(total) without
-    `scale`.
+    """value = sat16 of `numerics.scale_sum` or `scale_by_scalar`(total, parameter), or sat16(total)
+    without `scale`.
 
-    The equation is (floor(total·multiplier / 2^(shift-4)) + bias + 8) >> 4.
-    Latency 6 cycles from `total`; `parameter`, `scalar` and `scale` come one cycle before it. The
-    floor is saturated to 25 bits before the bias: a bias has at most 24 bits, so whatever is cut
-    off there saturates to the same side of 16 bits afterwards.
+    The equation is ((floor(total·multiplier / 2^(shift-4)) + b + 8) >> 4) + c, where b is a row's
+    bias and c a scalar's, the other one 0: neither costs an adder of its own.
+    Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
+    saturated to 25 bits before the bias: in units of its last bit a bias has at most 24 bits, so
+    whatever is cut off there saturates to the same side of 16 bits afterwards.
     """
 
     LATENCY = 6
-    FLOOR_BITS = SCALAR_BIAS_BITS + 1
+    FLOOR_BITS = BIAS_BITS + GUARD_BITS + 1
     PRODUCT_BITS = SUM_BITS + MULTIPLIER_BITS
 
     total: In(signed(SUM_BITS))
     parameter: In(PARAMETER_LAYOUT)
-    scalar: In(SCALE_LAYOUT)
     scale: In(2)
     value: Out(signed(VALUE_BITS))
 
@@ -132,29 +133,34 @@ class Requantize(wiring.Component):
         m = Module()
         # Stages 0, 1: the DSP block with its registers (the total's is the stage before us).
         product = data_register(signed(self.PRODUCT_BITS), "product")
-        parameter = Signal(SCALE_LAYOUT, reset_less=True)
-        with m.Switch(self.scale):
-            with m.Case(Scale.ROWS):
-                m.d.sync += [parameter[name].eq(self.parameter[name]) for name, _ in SCALE_LAYOUT]
-            with m.Case(Scale.SCALAR):
-                m.d.sync += parameter.eq(self.scalar)
-            with m.Default():
-                m.d.sync += parameter.eq(SCALE_LAYOUT.const(IDENTITY))
+        parameter = Signal(PARAMETER_LAYOUT, reset_less=True)
+        m.d.sync += parameter.eq(self.parameter)
+        with m.If(self.scale == Scale.NONE):
+            m.d.sync += parameter.eq(PARAMETER_LAYOUT.const(IDENTITY))
         m.d.sync += product.eq(self.total * parameter.multiplier)
 
-        bias = parameter.bias
-        for stage in (1, 2, 3):
-            later = data_register(signed(SCALAR_BIAS_BITS), f"bias_{stage}")
-            m.d.sync += later.eq(bias)
-            bias = later
+        biases = [parameter.bias]
+        for stage in range(1, 5):
+            biases.append(data_register(signed(BIAS_BITS), f"bias_{stage}"))
+            m.d.sync += biases[stage].eq(biases[stage - 1])
+        scalar, row_bias = data_register(4, "scalar"), data_register(signed(BIAS_BITS), "row_bias")
+        m.d.sync += [
+            scalar.eq(Cat(self.scale == Scale.SCALAR, scalar)),
+            row_bias.eq(biases[2]),
+        ]
+        # A clear of a register costs nothing, a selection does.
+        with m.If(scalar[2]):
+            m.d.sync += row_bias.eq(0)
+        with m.If(~scalar[3]):
+            m.d.sync += biases[4].eq(0)
         floor = self._shift(m, product, parameter.shift)
 
         # Stages 4 to 6: add the bias, round the guard bits away, saturate.
         biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
-        rounded = data_register(signed(self.FLOOR_BITS + 1 - GUARD_BITS), "rounded")
+        rounded = data_register(signed(self.FLOOR_BITS + 2 - GUARD_BITS), "rounded")
         m.d.sync += [
-            biased.eq(floor + bias),
-            rounded.eq((biased >> GUARD_BITS) + biased[GUARD_BITS - 1]),
+            biased.eq(floor + row_bias),
+            rounded.eq(with_carry(biased >> GUARD_BITS, biases[4], biased[GUARD_BITS - 1])),
             data_output(m, self.value, "saturated").eq(saturated(rounded, VALUE_BITS)),
         ]
         return m

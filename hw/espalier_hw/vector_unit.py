@@ -26,13 +26,13 @@ from .vector_lane import (
 )
 from .vector_memory import ChunkMemory, TableMemory
 from .vector_reductions import Reductions
+from .vector_scalar import SCALAR_WRITE
 from .vector_store import StoreBuffer
 from .vector_sum import PARAMETER_LAYOUT, Select
 from .vector_value import ENTRY_LAYOUT
 
 COMPLETION_CYCLES = COLUMN_CYCLE + 1
-"""Cycles from a chunk's answer of the engine to `completed`, when it is a command's last, which
-reduces nothing."""
+"""Cycles from a chunk's answer of the engine to `completed`, when it is a command's last."""
 LANES_PER_VECTOR_ITEM = 8 * ITEM_BYTES // VALUE_BITS
 LANES_PER_SUM_ITEM = 2
 
@@ -55,13 +55,15 @@ class VectorUnit(wiring.Component):
     (`command_cycles`). Every chunk's stages lie at fixed distances from its taking: drained sums
     `drain_latency` cycles after, the sum memory's write 4 more, vector memory and store 22 more,
     columns 24, `completed` 25. `QUEUE_DEPTH` commands wait inside.
-    A command that reduces its results takes a chunk every V/4 cycles, completes when its scalar can
-    be read, and all behind it complete after it. The scalar of one is computed while the results of
-    the next two are reduced.
+    A command that reduces its results takes a chunk every V/8 cycles and completes like all others;
+    its scalar comes later, computed while the results of the next two are reduced. A command that
+    reads a scalar is not taken before all earlier reductions are finished: nobody waits for them
+    but it, and what is behind it.
     Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it
     (33 in all); behind that nothing stalls.
-    Loader items: one a cycle; an item for the vector or sum memory waits for a cycle without a
-    chunk in the stage that writes there.
+    Loader items: one a cycle, none beside a scalar's write; an item for the vector memory waits for
+    a cycle without a chunk in the stage that writes there, one for the sum memory for a cycle
+    without a chunk where sums come from the engine.
 
     Parameters
     ----------
@@ -74,6 +76,7 @@ class VectorUnit(wiring.Component):
     commands, completed: VECTORs, and a pulse for each, in order, when all it wrote can be read
         (DDR: lies in `store`'s FIFO).
     chunk_taken: a chunk is taken in.
+    reducing: a scalar is to come whose VECTOR has been taken in.
     drain, columns: to the engine.
     items: vector, sums, parameters and tables from DDR.
     store: chunks to DDR.
@@ -88,6 +91,7 @@ class VectorUnit(wiring.Component):
                 "commands": In(stream.Signature(VECTOR_COMMAND)),
                 "completed": Out(1),
                 "chunk_taken": Out(1),
+                "reducing": Out(1),
                 "drain": Out(Drain(config)),
                 "columns": Out(ColumnWrite(config)),
                 "items": In(items(config)),
@@ -119,6 +123,7 @@ class VectorUnit(wiring.Component):
         fields = {name: issue.command[name] for name, _ in VECTOR_COMMAND}
         fields.update(
             select=issue.select.as_value(),
+            joins=issue.joins,
             last=issue.last,
             column_array=issue.column_array,
             reduces=reduces(issue.command),
@@ -126,13 +131,18 @@ class VectorUnit(wiring.Component):
         )
         timeline = Timeline(m, issue.taken, fields, self._drain_latency + COMPLETION_CYCLES)
 
-        item = take_items(m, self.items, timeline, self._drain_latency)
+        scalar = self._connect_reductions(m, lanes, timeline, issue)
+        item = take_items(m, self.items, timeline, self._drain_latency, scalar, c.first_scalar)
         self._connect_sums(m, lanes, timeline, item)
         self._connect_vector_memory(m, lanes, timeline, item)
-        reductions = self._connect_reductions(m, lanes, timeline, issue)
-        self._connect_rows(m, lanes, timeline, item, reductions)
+        self._connect_rows(m, lanes, timeline, item)
         self._connect_tables(m, lanes, timeline, item)
         self._connect_outputs(m, lanes, timeline, store)
+        last = timeline.at(self._drain_latency + COMPLETION_CYCLES, "last")[0]
+        m.d.comb += [
+            self.completed.eq(timeline.valid(self._drain_latency + COMPLETION_CYCLES) & last),
+            self.reducing.eq(issue.reducing),
+        ]
         m.d.comb += store.take.eq(issue.taken & (issue.command.store != isa.Store.NONE))
         return m
 
@@ -146,32 +156,37 @@ class VectorUnit(wiring.Component):
             parts=len(lanes) // LANES_PER_SUM_ITEM,
             part_bits=LANES_PER_SUM_ITEM * SUM_BITS,
         )
-        select, address = timeline.at(drained, "select", "sum_address")
+        select, joins, address = timeline.at(drained, "select", "joins", "sum_address")
         (use,) = timeline.at(drained + 1, "sums")
         stored = data.ArrayLayout(signed(SUM_BITS), len(lanes))(sums.read_data0.as_value())
         totals = Signal(data.ArrayLayout(signed(SUM_BITS), len(lanes)))
-        loads = Signal()
+        loads, adds = Signal(), Signal()
         m.d.comb += [
             sums.read_address0.eq(address),
             sums.write_data.eq(totals),
             loads.eq(item.valid & (item.payload.memory == Memory.SUMS)),
+            # not to an item, which may be there instead of a chunk
+            adds.eq(
+                timeline.valid(drained + 1) & ((use == isa.Sums.ADD) | (use == isa.Sums.ACCUMULATE))
+            ),
         ]
         for i, lane in enumerate(lanes):
             position = i % LANES_PER_SUM_ITEM * 32
             m.d.comb += [
-                lane.select.eq(Select(select)),
+                lane.select.eq(Mux(loads, Select.ITEM, Select(select))),
+                lane.joins.eq(joins & ~loads),
                 lane.drained.eq(self.drain.sums[i]),
                 lane.stored.eq(stored[i]),
-                lane.add.eq((use == isa.Sums.ADD) | (use == isa.Sums.ACCUMULATE)),
+                lane.add.eq(adds),
                 lane.sum_item.eq(item.payload.data[position : position + SUM_BITS]),
-                lane.take_sum_item.eq(loads),
                 totals[i].eq(lane.total),
             ]
 
         cycle = drained + TOTAL_CYCLE - 1
         use, address = timeline.at(cycle, "sums", "sum_address")
         writes = (use == isa.Sums.ACCUMULATE) | (use == isa.Sums.WRITE)
-        write_port(m, sums, Memory.SUMS, timeline.valid(cycle) & writes, address, item)
+        writes &= timeline.valid(cycle)
+        write_port(m, sums, Memory.SUMS, writes, address, item, TOTAL_CYCLE - 1)
 
     def _connect_vector_memory(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, item: data.View
@@ -221,17 +236,16 @@ class VectorUnit(wiring.Component):
 
     def _connect_reductions(
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, issue: VectorIssue
-    ) -> Reductions:
-        """The tail of a bounded VECTOR, the reduction of its results, and its completion."""
-        result, complete = (
-            self._drain_latency + cycle for cycle in (RESULT_CYCLE, COMPLETION_CYCLES)
-        )
+    ) -> data.View:
+        """The tail of a bounded VECTOR and the reduction of its results into a scalar, which is
+        returned."""
+        result = self._drain_latency + RESULT_CYCLE
         m.submodules.reductions = reductions = Reductions(self._config)
+        scalar = Signal(data.StructLayout({"valid": 1, "write": SCALAR_WRITE}))
         ends, ends_tail = timeline.at(result - 2, "last", "tail")
         reduced, last, tail, kind, target = timeline.at(
             result, "reduces", "last", "tail", "sums", "sum_address"
         )
-        finished, finished_reduces = timeline.at(complete, "last", "reduces")
         m.d.comb += [
             # only where a chunk is: a loader item may be there instead
             reductions.ends.eq(timeline.valid(result - 2) & ends),
@@ -241,17 +255,17 @@ class VectorUnit(wiring.Component):
             reductions.tail.eq(tail),
             reductions.kind.eq(kind),
             reductions.target.eq(target),
-            reductions.finished.eq(timeline.valid(complete) & finished),
-            reductions.finished_reduces.eq(finished_reduces),
             issue.reduction_taken.eq(reductions.taken),
-            self.completed.eq(reductions.completed),
+            issue.released.eq(reductions.released),
+            scalar.valid.eq(reductions.written),
+            scalar.write.eq(reductions.write),
         ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.beyond.eq(reductions.beyond[i]),
                 reductions.values[i].eq(lane.result),
             ]
-        return reductions
+        return scalar
 
     def _connect_rows(
         self,
@@ -259,9 +273,8 @@ class VectorUnit(wiring.Component):
         lanes: list[VectorLane],
         timeline: Timeline,
         item: data.View,
-        reductions: Reductions,
     ) -> None:
-        """Row parameters, or a scalar for all lanes."""
+        """Row parameters and scalars."""
         drained, kind = self._drain_latency, Memory.PARAMETERS
         m.submodules.parameter_memory = parameters = ChunkMemory(
             depth=self._config.parameter_depth, parts=len(lanes), part_bits=PARAMETER_LAYOUT.size
@@ -269,17 +282,16 @@ class VectorUnit(wiring.Component):
         (address,) = timeline.at(drained + TOTAL_CYCLE - 2, "parameters")
         (scale,) = timeline.at(drained + TOTAL_CYCLE - 1, "scale")
         loads = item.valid & (item.payload.memory == kind)
+        part = (1 << item.payload.part)[: len(lanes)] | item.all_parts.replicate(len(lanes))
         m.d.comb += [
             parameters.read_address0.eq(address),
-            reductions.read_address.eq(address),
-            parameters.write_enable.eq(Mux(loads, 1 << item.payload.part, 0)),
+            parameters.write_enable.eq(Mux(loads, part, 0)),
             parameters.write_address.eq(item.payload.address),
         ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 parameters.write_data[i].eq(item.payload.data),
                 lane.parameter.eq(PARAMETER_LAYOUT(parameters.read_data0[i])),
-                lane.scalar.eq(reductions.read_data),
                 lane.scale.eq(scale),
             ]
 

@@ -16,7 +16,7 @@ from espalier.spec.numerics import COLUMN_SHIFT, FACTOR_BITS, GATE_BITS, TABLE_F
 
 from .datapath import data_output, data_register
 from .interfaces import struct
-from .vector_sum import saturated
+from .vector_sum import saturated, with_carry
 
 ENTRY_LAYOUT = struct(TABLE_ENTRY)
 SEGMENT_BITS = VALUE_BITS - TABLE_FRACTION_BITS
@@ -196,12 +196,3 @@ class ColumnInput(wiring.Component):
             data_output(m, self.column, "rounded").eq(byte + increment),
         ]
         return m
-
-
-def with_carry(a: Value, b: Value, carry: Value) -> Value:
-    """a + b + carry as one adder: the carry enters through one more bit below. Both are signed, or
-    neither."""
-    longer = Cat(1, a), Cat(carry, b)
-    if a.shape().signed:
-        longer = longer[0].as_signed(), longer[1].as_signed()
-    return (longer[0] + longer[1]) >> 1

@@ -161,3 +161,11 @@ def test_an_instruction_far_back_still_counts():
     many = [unit("vector", (), [("vector", n, n + 1)]) for n in range(12)]
     found = waits([*many, unit("load", (), [("vector", 0, 1)]), HALT])
     assert found[12] == {"vector": 2}
+
+
+def test_nobody_waits_for_a_scalar():
+    """The vector unit does by itself; what else its reduction writes still counts."""
+    scalar = ("scalars", 3, 4)
+    reducing = unit("vector", (), [scalar, B])
+    found = waits([reducing, unit("vector", [scalar]), unit("vector", [scalar, B]), HALT])
+    assert found[1] == {} and found[2] == {"vector": 1}

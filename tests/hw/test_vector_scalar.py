@@ -8,9 +8,9 @@ from amaranth.sim import Simulator
 from espalier.spec import numerics
 from espalier.spec.isa import MOST_GAIN, Sums
 from espalier.spec.numerics import MOST_ELEMENTS, SHIFTS, VALUE_MAX, VALUE_MIN, clip
-from espalier_hw.vector_scalar import ScalarUnit
+from espalier_hw.vector_scalar import RELEASE_CYCLES, ScalarUnit
 
-CYCLES = {Sums.MAXIMUM: (22, 1), Sums.MASS: (45, 1), Sums.MOMENTS: (115, 2)}
+CYCLES = {Sums.MAXIMUM: (2, 1), Sums.MASS: (45, 1), Sums.MOMENTS: (111, 2)}
 """Cycles with a gain of 0, and for each 1 more."""
 
 
@@ -30,7 +30,7 @@ def expected(kind, x, gain):
         return max(x) << 12, numerics.maximum_scalar(max(x), gain)
     if kind == Sums.MASS:
         mass = sum(clip(numerics.column_input(v), -127, 127) for v in x)
-        return mass, numerics.mass_scalar(mass, gain)
+        return mass << 8, numerics.mass_scalar(mass, gain)
     total = sum(x)
     return total, numerics.moments_scalar(total, sum(v * v for v in x), len(x), gain)
 
@@ -49,9 +49,10 @@ def test_scalars(kind):
             reduction |= {"total": total, "squares": squares}
             ctx.set(dut.reductions.payload, reduction)
             ctx.set(dut.reductions.valid, 1)
-            cycles = 0
+            cycles, released = 0, []
             while not ctx.get(dut.written):
                 gone = ctx.get(dut.reductions.ready)
+                released += [cycles] * ctx.get(dut.released)
                 await ctx.tick()
                 cycles += 1
                 if gone:
@@ -59,6 +60,7 @@ def test_scalars(kind):
                     ctx.set(dut.reductions.payload, {"kind": 5, "gain": 9, "total": -7})
             base, more = CYCLES[kind]
             assert cycles == base + more * gain
+            assert len(released) == 1 and cycles - released[0] <= RELEASE_CYCLES
             write = ctx.get(dut.write)
             scale = write.scale.multiplier, SHIFTS[write.scale.shift], write.scale.bias
             assert (write.scalar, scale) == (scalar, want)

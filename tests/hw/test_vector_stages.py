@@ -72,30 +72,27 @@ def test_requantize(seed):
     rng = random.Random(seed)
     totals = [drawn(rng, SUM_EDGES, 27) for _ in range(COUNT)]
     scales = [rng.choice(list(Scale)) for _ in totals]
-    rows, scalars = [], []
+    rows = []
     for _ in totals:
         multiplier = rng.choice(
             [0, 1, (1 << 18) - 1, rng.randrange(1 << 18), rng.randrange(1 << rng.randrange(1, 19))]
         )
         bias = drawn(rng, [numerics.BIAS_MIN, numerics.BIAS_MAX, 7, 8, -8, -9], 20)
         rows.append({"multiplier": multiplier, "shift": rng.randrange(4), "bias": bias})
-        bias = drawn(rng, list(numerics.SCALAR_BIAS), 24)
-        scalars.append({"multiplier": rng.getrandbits(18), "shift": rng.randrange(4), "bias": bias})
     got = stream(
         Requantize(),
         {
             "total": (0, totals),
             "parameter": (-1, rows),
-            "scalar": (-1, scalars),
             "scale": (-1, scales),
         },
         "value",
         Requantize.LATENCY,
     )
     want = []
-    for t, scale, row, scalar in zip(totals, scales, rows, scalars, strict=True):
-        p = scalar if scale is Scale.SCALAR else row
-        scaled = numerics.scale_sum(t, p["multiplier"], SHIFTS[p["shift"]], p["bias"])
+    for t, scale, p in zip(totals, scales, rows, strict=True):
+        by = numerics.scale_by_scalar if scale is Scale.SCALAR else numerics.scale_sum
+        scaled = by(t, p["multiplier"], SHIFTS[p["shift"]], p["bias"])
         want.append(sat16(scaled if scale else t))
     assert got[1:] == want[1:]  # the first one's row would come before the first cycle
     assert {VALUE_MIN, VALUE_MAX, 0} < set(want)
@@ -108,7 +105,7 @@ def test_requantize_saturates_like_the_equation_at_the_cut():
         (sign * (1 << 24) + offset, bias)
         for sign in (-1, 1)
         for offset in range(-24, 25)
-        for bias in (*numerics.SCALAR_BIAS, 0)
+        for bias in (numerics.BIAS_MIN, numerics.BIAS_MAX, 0)
     ]
     rows = [{"multiplier": 16, "shift": 0, "bias": bias} for _, bias in cases]
     totals = [floor for floor, _ in cases]
@@ -116,13 +113,13 @@ def test_requantize_saturates_like_the_equation_at_the_cut():
         Requantize(),
         {
             "total": (0, totals),
-            "scalar": (-1, rows),
+            "parameter": (-1, rows),
             "scale": (-1, [Scale.SCALAR] * len(cases)),
         },
         "value",
         Requantize.LATENCY,
     )
-    want = [sat16(numerics.scale_sum(t, 16, SHIFTS[0], bias)) for t, bias in cases]
+    want = [sat16(numerics.scale_by_scalar(t, 16, SHIFTS[0], bias)) for t, bias in cases]
     assert got[1:] == want[1:]
 
 
@@ -133,13 +130,13 @@ def test_accumulate():
     operands = [drawn(rng, VALUE_EDGES, 16) for _ in drained]
     stored = [drawn(rng, SUM_EDGES, 27) for _ in drained]
     selects = [rng.choice(list(Select)) for _ in drained]
-    for i in range(1, COUNT):  # a high plane always follows its low plane
-        if selects[i] is Select.HIGH:
-            selects[i - 1] = Select.DRAIN
-    selects[0] = Select.ZERO
+    joins = [rng.randrange(2) for _ in drained]
+    for i in range(1, COUNT):  # a low plane always follows its high plane
+        if joins[i]:
+            selects[i - 1] = selects[i] = Select.DRAIN
+    joins[0] = 0
     adds = [rng.randrange(2) for _ in drained]
-    takes = [rng.random() < 0.1 for _ in drained]
-    items = [rng.randrange(1 << 27) for _ in drained]
+    items = [drawn(rng, SUM_EDGES, 27) for _ in drained]
     got = stream(
         Accumulate(bits),
         {
@@ -148,8 +145,8 @@ def test_accumulate():
             "operand": (0, operands),
             "stored": (1, stored),
             "add": (1, adds),
-            "take_item": (3, takes),
-            "item": (3, items),
+            "joins": (0, joins),
+            "item": (0, items),
         },
         "total",
         Accumulate.LATENCY,
@@ -159,11 +156,10 @@ def test_accumulate():
         source = {
             Select.ZERO: 0,
             Select.DRAIN: drained[i],
-            Select.HIGH: drained[i - 1] + 16 * drained[i],
             Select.OPERAND: operands[i],
+            Select.ITEM: items[i],
         }[select]
-        total = source + adds[i] * stored[i]
-        total = items[i] if takes[i] else total
+        total = source + joins[i] * 16 * drained[i - 1] + adds[i] * stored[i]
         want.append((total + (1 << 26)) % (1 << 27) - (1 << 26))
     assert got == want
 

@@ -13,7 +13,6 @@ def test_memories_and_multipliers_find_their_blocks():
         "sum_memory": lanes // 2 * -(-2 * 27 // 40),
         "parameter_memory": lanes,
         "table_memory": lanes,
-        "reductions.memory": 2,
     }
     assert {name: usage[name].m10k for name in blocks} == blocks
     assert usage["kept_operand"].mlab == 16 * lanes

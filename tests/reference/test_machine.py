@@ -373,3 +373,43 @@ def test_the_observer_sees_the_work():
     ]
     assert seen[0][2].tolist() == [[0, 0], [1, 2]] and seen[1][2].tolist() == [1, 0]
     assert isa.disassemble(isa.decode(m.memories.program[1])) == "VECTOR count=1 source=zero"
+
+
+def scaled_by_scalar(*program, setup=lambda m: None):
+    """What `program` and then a VECTOR that scales chunk 0, (100, 200, 300, 400), by scalar 5 give,
+    and the machine."""
+
+    def operands(m):
+        setup(m)
+        m.memories.vector[0] = [100, 200, 300, 400]
+
+    by_scalar = {"scale": Scale.SCALAR, "parameters": 5, "write_vector": 1, "vector_address": 1}
+    m = run(*program, vector(source=Source.OPERAND, **by_scalar), setup=operands)
+    return m.memories.vector[1].tolist(), m
+
+
+def test_a_scalar_lies_in_parameter_memory_with_a_bias_in_units():
+    address = isa.reduction_address(5, 3)
+    reduction = vector(source=Source.OPERAND, sums=Sums.MAXIMUM, sum_address=address)
+    result, m = scaled_by_scalar(reduction)
+    assert result == [-2400, -1600, -800, 0]
+    written = {
+        name: values[TINY.first_scalar + 5] for name, values in m.memories.parameters.items()
+    }
+    assert {name: set(values) for name, values in written.items()} == {
+        "multiplier": {1 << 11},
+        "shift": {8},
+        "bias": {-3200},
+    }
+
+
+def test_a_load_into_a_scalars_chunk_writes_a_scalar_for_each_lane():
+    def setup(m):
+        for lane in range(4):
+            row = {"multiplier": 256, "shift": 0, "bias": lane - 1}
+            word = PARAMETER.pack(row).to_bytes(8, "little")
+            m.window[OUT + 8 * lane : OUT + 8 * lane + 8] = word
+
+    chunk = {"address": TINY.first_scalar + 5, "count": 4, "offset": OUT}
+    load = (Opcode.LOAD, {"memory": Memory.PARAMETERS, **chunk})
+    assert scaled_by_scalar(load, setup=setup)[0] == [99, 200, 301, 402]

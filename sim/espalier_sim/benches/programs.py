@@ -325,7 +325,8 @@ class Generator:
             value = self._random.choice([0, 1, self._random.getrandbits(6), -1])
             self._add(Opcode.SET, target=BOUND, value=value)
         self._add(Opcode.VECTOR, **f, **self._waits.before(reads, writes))
-        self._waits.issue("vector", reads, writes)
+        # the unit waits for scalars by itself
+        self._waits.issue("vector", reads, [r for r in writes if r[0] != "SCALARS"])
         if f["store"]:
             self._waits.issue("store", [OUTPUTS], [])
 

@@ -76,7 +76,7 @@ class Model:
             self.tables[address] = TABLE_ENTRY.unpack(data)
 
     def execute(self, f: dict[str, int], drained: list[list[int]]) -> None:
-        """`drained` holds, for each chunk, the low plane's rows, then the high plane's."""
+        """`drained` holds, for each chunk, the high plane's rows, then the low plane's."""
         results: list[int] = []
         for i in range(f["count"]):
             total = [self._total(f, i, lane, drained) for lane in range(LANES)]
@@ -119,7 +119,7 @@ class Model:
             total = self.vector[f["operand0"] + i][lane]
         elif planes := PLANES.get(f["source"], 0):
             rows = drained[i * planes : (i + 1) * planes]
-            total = sum(16**plane * row[lane] for plane, row in enumerate(rows))
+            total = sum(16**plane * row[lane] for plane, row in enumerate(reversed(rows)))
         if f["sums"] in (Sums.ADD, Sums.ACCUMULATE):
             total += self.sums[f["sum_address"] + i][lane]
         return wrap(total, SUM_BITS)
@@ -256,7 +256,7 @@ class Bench:
         self.asked += [
             f["drain"] + plane * f["plane_stride"] + i
             for i in range(f["count"])
-            for plane in range(PLANES.get(f["source"], 0))
+            for plane in reversed(range(PLANES.get(f["source"], 0)))
         ]
         self.model.execute(f, self.rows[first:])
 

@@ -28,7 +28,7 @@ from ..spec.isa import (
     Sums,
 )
 from ..spec.memory import Memory, beats, items_per_address
-from .hazards import Access, Range, Step, Waits
+from .hazards import SCALARS, Access, Range, Step, Waits
 
 ZERO_REGISTER = isa.REGISTERS - 1
 """Holds 0: the base of addresses into the image."""
@@ -209,10 +209,10 @@ class Assembly:
         if f.get("scale") == Scale.ROWS:
             reads.append(span("parameters", "parameters"))
         if f.get("scale") == Scale.SCALAR:
-            reads.append(span("scalars", "parameters", 1))
+            reads.append(span(SCALARS, "parameters", 1))
         if f.get("sums", Sums.NONE) >= Sums.MAXIMUM:
             scalar, _ = isa.reduction_target(f["sum_address"])
-            writes.append(("scalars", scalar, scalar + 1))
+            writes.append((SCALARS, scalar, scalar + 1))
         if f.get("function", 0) >= isa.Function.TABLE0:
             reads.append(("tables", 0, 1 << 16))
         if f.get("sums") in (Sums.ADD, Sums.ACCUMULATE):

@@ -12,7 +12,7 @@ module derives the waits:
   product still reads);
 - the vector unit's own outstanding instruction that writes what this one reads in vector or sum
   memory: its chunks pass a pipeline, all else within one unit is in order (slots and last-sent
-  values forward inside the engine).
+  values forward inside the engine, and the vector unit waits for scalars by itself).
 
 A wait of n lets the n instructions of a unit that were issued last be outstanding. Loop bodies are
 followed until the outstanding instructions at the loop head repeat, and loops that count by a
@@ -30,6 +30,9 @@ from ..spec.isa import UNITS, Opcode
 MOST_WAIT = 2
 """The weakest wait that is one. The order of outstanding instructions before the last two does not
 matter."""
+
+SCALARS = "scalars"
+"""The space of reductions' results: the vector unit waits for them by itself."""
 
 Range = tuple[str, int, int]
 """(space, first, end): addresses of one memory, or a whole DDR buffer."""
@@ -57,7 +60,8 @@ def overlap(a: tuple[Range, ...], b: tuple[Range, ...]) -> bool:
 def must_wait(new: Access, old: Access) -> bool:
     """Whether `new` may issue only after `old` completed."""
     if new.unit == old.unit:
-        return new.unit == "vector" and overlap(new.reads, old.writes)
+        written = tuple(one for one in old.writes if one[0] != SCALARS)
+        return new.unit == "vector" and overlap(new.reads, written)
     touched = (*old.reads, *old.writes)
     return overlap(new.reads, old.writes) or overlap(new.writes, touched)
 

@@ -100,7 +100,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def layer_norm(operation: LayerNorm, x: np.ndarray) -> np.ndarray:
     total, squares = x.sum(axis=1, keepdims=True), (x * x).sum(axis=1, keepdims=True)
     scalar = moments_scalar(total, squares, x.shape[1], operation.gain)
-    value = saturate(numerics.scale_sum(x, *scalar))
+    value = saturate(numerics.scale_by_scalar(x, *scalar))
     return saturate(saturate(numerics.amplify(value, operation.factor)) + operation.offset)
 
 
@@ -114,10 +114,10 @@ def attention(o: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarra
     scores, exp = saturate(scores), entries("exp", 0, 0)
     seen = np.tri(tokens, dtype=bool) if o.causal else np.ones((tokens, tokens), bool)
     largest = np.where(seen, scores, numerics.VALUE_MIN).max(axis=2, keepdims=True)
-    distance = saturate(numerics.scale_sum(scores, *maximum_scalar(largest, SCORE_GAIN)))
+    distance = saturate(numerics.scale_by_scalar(scores, *maximum_scalar(largest, SCORE_GAIN)))
     e = np.where(seen, columns(look_up(exp, np.minimum(distance, 0))), 0)
     divide = mass_scalar(e.sum(axis=2, keepdims=True), o.gain)
-    result = saturate(numerics.scale_sum(product(e, v), *divide, 0))
+    result = saturate(numerics.scale_by_scalar(product(e, v), *divide, 0))
     return result.swapaxes(0, 1).reshape(tokens, -1)
 
 
@@ -126,8 +126,7 @@ def attention(o: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarra
 
 def maximum_scalar(maximum: np.ndarray, gain: int) -> tuple[int, int, np.ndarray]:
     multiplier, shift, _ = numerics.maximum_scalar(0, gain)
-    bias = -(maximum << (numerics.GUARD_BITS + gain))
-    return multiplier, shift, bias.clip(*numerics.SCALAR_BIAS)
+    return multiplier, shift, -(maximum << gain)
 
 
 def mass_scalar(mass: np.ndarray, gain: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,8 +141,8 @@ def moments_scalar(
     root = square_root(spread << (2 * numerics.NORM_BITS))
     bits = gain + numerics.NORM_BITS
     multiplier, shift = narrow_scale((count << (numerics.SHIFTS[-1] + bits)) // root)
-    offset = (np.abs(total) << (numerics.GUARD_BITS + bits)) // root
-    return multiplier, shift, (-np.sign(total) * offset).clip(*numerics.SCALAR_BIAS)
+    offset = (np.abs(total) << bits) // root
+    return multiplier, shift, (-np.sign(total) * offset).clip(numerics.BIAS_MIN, numerics.BIAS_MAX)
 
 
 def square_root(value: np.ndarray) -> np.ndarray:

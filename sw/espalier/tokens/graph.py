@@ -89,8 +89,8 @@ class Add:
 
 @dataclass(eq=False)
 class LayerNorm:
-    """Over the width: s = moments_scalar(sum x, sum x², width, gain); v = sat16(scale_sum(x, s));
-    v = sat16(amplify(v, factor)); y = sat16(v + offset).
+    """Over the width: s = moments_scalar(sum x, sum x², width, gain);
+    v = sat16(scale_by_scalar(x, s)); v = sat16(amplify(v, factor)); y = sat16(v + offset).
 
     factor, offset: int16 [width], Q3.12 and units of the output. v before the factor is the
     normalised x in units of 2^-gain.
@@ -111,9 +111,9 @@ class Attention:
     and token i over the tokens j that it may see (j <= i when causal, otherwise all):
 
         s[j] = sat16(scale_sum(q[i]·k[j], multiplier, shift, 0))
-        d[j] = sat16(scale_sum(s[j], maximum_scalar(max s, SCORE_GAIN)))    Q3.12, never positive
+        d[j] = sat16(scale_by_scalar(s[j], maximum_scalar(max s, SCORE_GAIN)))   Q3.12, never > 0
         e[j] = column(sat16(table_value(d[j])))                             table "exp"
-        output[i] = sat16(scale_sum(sum e[j]·v[j], mass_scalar(sum e, gain)))
+        output[i] = sat16(scale_by_scalar(sum e[j]·v[j], mass_scalar(sum e, gain)))
 
     so that the output's scale is the value's divided by 2^gain; a score has the scale SCORE_SCALE.
     """
