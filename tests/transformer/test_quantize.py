@@ -27,7 +27,7 @@ CALIBRATION = [tiny.ids(3, 11, seed=seed) for seed in range(2, 10)]
 
 def difference(mine: Tensor, theirs: Tensor) -> float:
     """Root of the mean squared difference, as a share of the result's."""
-    return float((mine - theirs).norm() / theirs.norm())
+    return float((mine.detach() - theirs).norm() / theirs.norm())
 
 
 def quantized(model: nn.Module, **options: object) -> QuantTransformer:
@@ -264,3 +264,17 @@ def test_options_reach_the_plan() -> None:
     columns = ({v.name: s for v, s in m.plan.column.items()} for m in (clipped, widest))
     pairs = [(a, b) for a, b in zip(*(each.values() for each in columns), strict=True)]
     assert all(a <= b for a, b in pairs) and any(a < 0.9 * b for a, b in pairs)
+
+
+def test_the_graph_follows_the_weights() -> None:
+    model = quantized(tiny.gpt2(layers=1))
+    first = model.graph()
+    assert model.graph() is first
+    with torch.no_grad():
+        model.weights.get_parameter("transformer.h.0.mlp.c_fc.weight").mul_(0.5)
+    second = model.graph()
+    scales = (
+        next(o.rows.multiplier for o in graph.operations if getattr(o, "name", "").endswith("c_fc"))
+        for graph in (first, second)
+    )
+    assert not np.array_equal(*scales)

@@ -54,6 +54,7 @@ class QuantTransformer(nn.Module):
             self.set_bits(linear.output, _bits_of(linear.weight.parameter, weight_bits))
         self.plan: Plan | None = None
         self._fitted = FittedScales()
+        self._made: tuple[Any, TokenGraph] | None = None
 
     def set_bits(self, value: Value, bits: int) -> None:
         """Choose the weight bits of the linear layer that gives `value`."""
@@ -91,9 +92,14 @@ class QuantTransformer(nn.Module):
         return self.plan
 
     def graph(self) -> TokenGraph:
-        """The integers for the compiler."""
-        parameters = {k: v.detach() for k, v in self.parameters_by_name.items()}
-        return Lowering(self.tokens, parameters, self._plan(), self.bits, self._fitted).run()
+        """The integers for the compiler, made again after changes of weights, bits or scales."""
+        plan = self._plan()
+        state = plan, tuple(p._version for p in self.parameters()), tuple(self.bits.values())
+        if self._made is None or self._made[0] != state:
+            parameters = {k: v.detach() for k, v in self.parameters_by_name.items()}
+            graph = Lowering(self.tokens, parameters, plan, self.bits, self._fitted).run()
+            self._made = state, graph
+        return self._made[1]
 
     def host_input(self) -> HostInput:
         """The host's part before the accelerator's."""

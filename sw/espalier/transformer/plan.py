@@ -41,7 +41,7 @@ FREE_GAIN, PAID_GAIN = 1.0, 0.6
 """Smoothing must bring the error below this share; it is paid where it takes an operation."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
     """main, column: element scales by value; smooth: factors [width] of columns.
 
