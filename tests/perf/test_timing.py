@@ -67,7 +67,7 @@ def test_a_trace_without_data_has_the_same_instructions_and_bytes():
     assert [step.pc for step in expected] == [step.pc for step in exact]
     for a, b in zip(expected, exact, strict=True):
         if a.instruction.opcode in (Opcode.LOAD, Opcode.VECTOR):
-            assert a.work == b.work
+            assert np.array_equal(a.work, b.work)
         elif a.instruction.opcode is Opcode.PRODUCT:
             assert (a.work >= b.work / 2).all(), "a column is at most visited twice"
 

@@ -16,10 +16,16 @@ import numpy as np
 
 from ..spec import isa
 from ..spec.config import Config
-from ..spec.isa import Expand, Instruction, Mode, Opcode, Source, Store, Sums
+from ..spec.isa import Expand, Instruction, Mode, Opcode, Scale, Source, Store, Sums
 from ..spec.memory import Memory
 from .trace import Step
 
+REDUCED_LANES = 8
+"""Lanes that a reducing VECTOR takes a cycle, at most."""
+SCALAR_RELEASE = 5
+"""Cycles before a scalar's end in which who reads it may begin."""
+REDUCTIONS = 2
+"""Reductions between their first chunk and the start of their scalar, at most."""
 STORE_CHUNKS = 33
 """Chunks that the vector unit can put out before the bus has taken any."""
 
@@ -48,18 +54,18 @@ class Latencies:
     """More from the last beat to completion for memories that are written item by item."""
     store: int = 8
     """Last chunk to the last burst's answer, memory latency aside."""
-    reduction: int = 4
-    """Last chunk of a reducing VECTOR to the start of its scalar."""
+    reduction: int = 36
+    """Last chunk of a reducing VECTOR to the start of its scalar, V/8 cycles aside."""
     memory: int = 20
     """DDR latency from a burst's address to its first beat (the simulated memory's default)."""
 
     def scalar(self, kind: Sums, gain: int) -> int:
-        """Cycles of one scalar: a bit of root or quotient each."""
+        """Cycles from one scalar's start to the next one's: a bit of root or quotient each."""
         if kind is Sums.MAXIMUM:
-            return 2
+            return 3 + gain
         if kind is Sums.MASS:
-            return 40 + gain
-        return 90 + 2 * gain
+            return 46 + gain
+        return 112 + 2 * gain
 
 
 @dataclass
@@ -93,6 +99,10 @@ class _Clock:
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
         self.free = dict.fromkeys(("load", "vector", "store", "scalar"), 0.0)
+        self.taken: list[float] = []
+        """When VECTORs have made room in the unit's queue: their last chunk is taken in."""
+        self.reductions: list[float] = []
+        """When the last reductions' scalars began."""
         self.drains: list[tuple[float, float, float]] = []
         """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
         self.products: list[tuple[float, float]] = []
@@ -122,8 +132,9 @@ class _Clock:
             limit = i[f"wait_{unit}"]
             if limit < isa.NO_WAIT and len(self.done[unit]) > limit:
                 times.append(self.done[unit][-1 - limit] + 1)
-            if unit in units and len(self.done[unit]) > isa.QUEUE_DEPTH:
-                times.append(self.done[unit][-1 - isa.QUEUE_DEPTH])
+            left = self.taken if unit == "vector" else self.done[unit]
+            if unit in units and len(left) > isa.QUEUE_DEPTH:
+                times.append(left[-1 - isa.QUEUE_DEPTH])
         if i.opcode is Opcode.HALT:
             times += [done[-1] + 1 for done in self.done.values() if done]
         return max(times)
@@ -152,28 +163,38 @@ class _Clock:
     def _vector(self, at: float, i: Instruction, chunks: int, beats: int) -> None:
         t = self.latencies
         drained = i["source"] in (Source.DRAIN, Source.DRAIN_PLANES)
-        taken = chunks * (2 if i["source"] == Source.DRAIN_PLANES else 1)
+        reduces = i["sums"] >= Sums.MAXIMUM
+        pace = 2 if i["source"] == Source.DRAIN_PLANES else 1
+        if reduces:
+            pace = max(pace, self.config.vector_lanes // REDUCED_LANES)
+        taken = chunks * pace
         start = max(at + 1, self.free["vector"])
+        if i["scale"] == Scale.SCALAR:
+            start = max(start, self.free["scalar"] - SCALAR_RELEASE)
+        if reduces and len(self.reductions) >= REDUCTIONS:
+            start = max(start, self.reductions[-REDUCTIONS])
         # the store buffer takes the first chunks as fast as they come
         waiting = beats * (1 - min(1, STORE_CHUNKS / chunks))
         end = start + max(taken, waiting)
         if drained:
             self._steal(start, taken, self._operations(i, chunks))
         self.free["vector"] = end
-        self.done["vector"].append(self._completed(i, end + t.vector))
+        self.taken.append(end + 1)
+        self.done["vector"].append(end + t.vector)
+        if reduces:
+            self._reduce(i, end)
         if i["store"] != Store.NONE:
             self.free["store"] = max(end + t.vector, self.free["store"] + beats) + t.store
             self.done["store"].append(self.free["store"] + t.memory)
             self.result.write_beats += beats
 
-    def _completed(self, i: Instruction, end: float) -> float:
-        """When a VECTOR is complete whose last chunk has passed: reductions are finished one after
-        the other, completions stay in order."""
-        if i["sums"] >= Sums.MAXIMUM:
-            begin = max(end + self.latencies.reduction, self.free["scalar"])
-            gain = isa.reduction_target(i["sum_address"])[1]
-            self.free["scalar"] = end = begin + self.latencies.scalar(Sums(i["sums"]), gain)
-        return max(end, self.done["vector"][-1] if self.done["vector"] else 0)
+    def _reduce(self, i: Instruction, end: float) -> None:
+        """The scalar of a VECTOR whose last chunk is taken at `end`: one after the other."""
+        pace = max(self.config.vector_lanes // REDUCED_LANES, 1)
+        begin = max(end + self.latencies.reduction + pace, self.free["scalar"])
+        gain = isa.reduction_target(i["sum_address"])[1]
+        self.reductions = [*self.reductions[-REDUCTIONS:], begin]
+        self.free["scalar"] = begin + self.latencies.scalar(Sums(i["sums"]), gain)
 
     def _operations(self, i: Instruction, chunks: int) -> int:
         """Slot operations of a drain: one per slot, per chunk and plane where planes alternate."""
