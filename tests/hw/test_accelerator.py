@@ -11,7 +11,17 @@ import pytest
 from axi_model import AxiLiteHost, AxiMemory, simulate
 
 from espalier.spec.config import TINY
-from espalier.spec.isa import Combine, Instruction, Mode, Opcode, Source, Store, Sums
+from espalier.spec.isa import (
+    Combine,
+    Instruction,
+    Mode,
+    Opcode,
+    Scale,
+    Source,
+    Store,
+    Sums,
+    reduction_address,
+)
 from espalier.spec.memory import Memory
 from espalier.spec.registers import COUNTERS, Control, Fault, Status, address
 from espalier_hw.accelerator import Accelerator
@@ -189,6 +199,46 @@ def test_what_stands_behind_a_halt_does_not_matter_to_the_next_start(left):
             assert await bench.read(ctx, "R1") == DATA
 
     Bench(program, 0).run(script)
+
+
+def test_done_comes_with_the_scalar_which_a_fault_cannot_take_any_more():
+    """A HALT right behind a reduction is DONE when its scalar is written; a start that faults and
+    resets the units later, another one reads it."""
+    moments = {"sums": Sums.MOMENTS, "sum_address": reduction_address(3, 5)}
+    load = {"memory": Memory.VECTOR, "count": 1, "register": 1, "offset": 0}
+    scaled = {"source": Source.OPERAND, "scale": Scale.SCALAR, "parameters": 3}
+    program = [
+        *(i(Opcode.VECTOR, count=1, **moments), i(Opcode.HALT, **ALL)),
+        *(i(Opcode.VECTOR, count=1), i(Opcode.HALT, **ALL)),
+        i(Opcode.LOAD, **load),
+        i(Opcode.VECTOR, count=1, **scaled, store=Store.VALUES, register=2, wait_load=0),
+        i(Opcode.HALT, **ALL),
+        0,
+    ]
+    registers = [0, DATA, RESULT]
+
+    async def cycles_until_done(bench, ctx, entry):
+        await bench.start(ctx, entry=entry, registers=registers)
+        cycles = 0
+        while not ctx.get(bench.dut.interrupt):
+            await ctx.tick()
+            cycles += 1
+        return cycles
+
+    async def script(bench, ctx):
+        bench.memory.data[DATA : DATA + 8] = np.array([1, -2, 30, 400], "<i2").tobytes()
+        without = await cycles_until_done(bench, ctx, 2)
+        assert await cycles_until_done(bench, ctx, 0) > without + 40
+        await bench.start(ctx, entry=7)
+        await bench.faulted(ctx)
+        await bench.write(ctx, "CONTROL", Control.CLEAR_FAULT)
+        await bench.start(ctx, entry=4, registers=registers)
+        await bench.finish(ctx)
+        assert list(np.frombuffer(bytes(bench.memory.data[RESULT : RESULT + 8]), "<i2")) == [
+            *(32, -64, 960, 12800)
+        ]
+
+    Bench(program, 0, stall=0.0).run(script)
 
 
 def product_program(groups):

@@ -10,7 +10,7 @@ from espalier_sim.formal import ProofFailed, prove, reach
 
 
 def sdram(*sides, kind=SdramBridge):
-    return SdramRules(kind(depth=16), sides)
+    return SdramRules(kind(), sides)
 
 
 def broken(kind, mistake):

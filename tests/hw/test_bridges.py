@@ -1,6 +1,5 @@
 """What the bridges' docstrings promise in cycles, and the reset that drains first."""
 
-import gc
 from collections import deque
 
 import pytest
@@ -62,7 +61,7 @@ def test_reads_move_a_beat_a_cycle():
                 assert last == (len(taken) % BEATS == BEATS - 1)
                 taken.append(data)
         assert taken == list(range(BURSTS * BEATS))
-        assert cycles == BURSTS * BEATS + LATENCY + 4
+        assert cycles == BURSTS * BEATS + LATENCY + 2
         assert ctx.get(dut.drained)
 
     simulate(dut, bench, reads, port_memory(dut.port))
@@ -124,13 +123,6 @@ def test_reads_and_writes_share_the_port():
         assert taken == list(range(BURSTS * BEATS))
 
     simulate(dut, bench, reads, writes, take, port_memory(dut.port))
-
-
-@pytest.mark.filterwarnings("ignore:.*created but never used")
-def test_depth_below_a_burst_is_refused():
-    with pytest.raises(ValueError, match="at least 16, the longest burst, not 8"):
-        SdramBridge(depth=8)
-    gc.collect()  # what could not be built warns that it was not used, here and not later
 
 
 async def _reset_after(ctx, dut, limit):

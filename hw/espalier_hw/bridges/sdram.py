@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from espalier.spec.config import BEAT_BYTES
 
 from ..buffer import Buffer
+from ..datapath import data_output
 from ..interfaces import ADDRESS_BITS, BEAT_BITS, Axi4
 from ..queues import Queue
 from .interfaces import SdramPort
@@ -35,32 +36,24 @@ COMMAND = data.StructLayout(
 class SdramBridge(Component):
     """AXI4 bursts to Avalon bursts of the same beats, in both directions at once.
 
-    Two cycles from an address to its command on the port, 4 from read data on the port to the bus;
+    Two cycles from an address to its command on the port, 1 from read data on the port to the bus;
     one beat a cycle each way, and one cycle of the port for a read command or a written beat. Read
     commands and write bursts take turns; a write burst has the port from its first beat on and
     asks for the port once its first beat is there, so a master that hesitates inside a burst keeps
-    its own reads waiting, and nobody else. Reads and writes are each answered in order. A read
-    burst is begun only when its data have room (`depth` beats), because the port's cannot be
-    refused. A write burst is answered when the port has taken its last beat; reads of the same
-    port that come later see it, the controller's other ports some tens of nanoseconds later (est.):
-    before the processor has come from an interrupt to its first read. The port knows no errors:
-    every answer is OKAY.
+    its own reads waiting, and nobody else. Reads and writes are each answered in order. Read data
+    of the port cannot be refused and nothing holds them here: RREADY must be 1 when they come, so
+    the master asks only for what it has room for, as the loader does. A write burst is answered
+    when the port has taken its last beat; reads of the same port that come later see it, the
+    controller's other ports some tens of nanoseconds later (est.): before the processor has come
+    from an interrupt to its first read. The port knows no errors: every answer is OKAY.
 
     `hold` keeps further bursts out: none is begun while it is 1. Those begun are finished, which
     the master has to allow (data of a begun write burst must come, read data must be taken);
     `drained` then says that the port owes nothing and is owed nothing. Whoever resets or
     reconfigures this side waits for it: a burst cut short hangs the port.
-
-    Parameters
-    ----------
-    depth: beats of read data that may be asked for before the master has taken them, at least 16.
-        128 cover 1.28 us of latency at 100 MHz and one beat a cycle.
     """
 
-    def __init__(self, depth: int = 128):
-        if depth < 16:
-            raise ValueError(f"depth must be at least 16, the longest burst, not {depth}")
-        self._depth = depth
+    def __init__(self) -> None:
         super().__init__(
             {"axi": In(Axi4()), "port": Out(SdramPort()), "hold": In(1), "drained": Out(1)}
         )
@@ -69,13 +62,11 @@ class SdramBridge(Component):
         m = Module()
         m.submodules.commands = commands = Buffer(COMMAND)
         m.submodules.bursts = bursts = Queue(4, READS)
-        m.submodules.beats = beats = Queue(BEAT_BITS, self._depth, block=True)
-        self._port(m, commands.output, beats.input)
-        room, no_reads = self._promises(m)
+        self._port(m, commands.output)
         free, no_writes = self._answers(m, commands.output)
-        m.d.comb += self.drained.eq(no_reads & no_writes)
-        self._commands(m, commands.input, bursts.input, room & ~self.hold, free & ~self.hold)
-        self._read_data(m, bursts.output, beats.output)
+        m.d.comb += self.drained.eq(~bursts.output.valid & no_writes)
+        self._commands(m, commands.input, bursts.input, ~self.hold, free & ~self.hold)
+        self._read_data(m, bursts.output)
         return m
 
     def _commands(self, m, commands, bursts, may_read, may_write):
@@ -117,17 +108,6 @@ class SdramBridge(Component):
                 left.eq(axi.awlen[:4] + 1),
             ]
 
-    def _promises(self, m):
-        """(the offered read burst has room; no read is under way). Room is promised at the address
-        and given back when the master has taken the beat."""
-        axi = self.axi
-        promised = Signal(range(self._depth + 1))
-        beats = axi.arlen[:4] + 1
-        m.d.sync += promised.eq(
-            promised + Mux(axi.arvalid & axi.arready, beats, 0) - (axi.rvalid & axi.rready)
-        )
-        return promised + beats <= self._depth, promised == 0
-
     def _answers(self, m, taken):
         """(another write burst may begin; the port has all that were begun)."""
         axi = self.axi
@@ -141,7 +121,7 @@ class SdramBridge(Component):
         ]
         return begun != WRITES, begun == due
 
-    def _port(self, m, commands, beats):
+    def _port(self, m, commands):
         port, command = self.port, commands.payload
         m.d.comb += [
             port.read.eq(commands.valid & ~command.write),
@@ -151,20 +131,19 @@ class SdramBridge(Component):
             port.writedata.eq(command.data),
             port.byteenable.eq(Mux(command.write, command.strobes, (1 << BEAT_BYTES) - 1)),
             commands.ready.eq(~port.waitrequest),
-            beats.valid.eq(port.readdatavalid),
-            beats.payload.eq(port.readdata),
         ]
 
-    def _read_data(self, m, bursts, beats):
-        """Read data with RLAST counted out of the bursts' lengths."""
-        axi = self.axi
+    def _read_data(self, m, bursts):
+        """Read data, a cycle later, with RLAST counted out of the bursts' lengths."""
+        axi, port = self.axi, self.port
         beat = Signal(4)
-        m.d.comb += [
-            axi.rvalid.eq(beats.valid),
-            axi.rdata.eq(beats.payload),
-            axi.rlast.eq(beat == bursts.payload),
-            beats.ready.eq(axi.rready),
-            bursts.ready.eq(axi.rvalid & axi.rready & axi.rlast),
+        m.d.sync += [
+            axi.rvalid.eq(port.readdatavalid),
+            data_output(m, axi.rdata, "read_data").eq(port.readdata),
         ]
-        with m.If(axi.rvalid & axi.rready):
+        m.d.comb += [
+            axi.rlast.eq(beat == bursts.payload),
+            bursts.ready.eq(axi.rvalid & axi.rlast),
+        ]
+        with m.If(axi.rvalid):
             m.d.sync += beat.eq(Mux(axi.rlast, 0, beat + 1))

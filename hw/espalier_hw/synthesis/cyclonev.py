@@ -187,8 +187,6 @@ def main() -> int:
         )
         arguments.page.write_text(page)
     problems = excesses(usage[""]) + fallen_apart(config, usage)
-    if arguments.board and not usage["memory.beats"].m10k:
-        problems.append("memory.beats has no block RAM")
     for problem in problems:
         print(f"does not fit the DE1-SoC: {problem}", file=sys.stderr)
     return bool(problems)
