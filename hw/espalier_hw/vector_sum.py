@@ -32,10 +32,12 @@ IDENTITY = {"multiplier": 1 << SHIFTS[0], "shift": 0, "bias": 0}
 """Row parameters of scale 1: an unscaled value takes the same way as a scaled one."""
 
 
-def saturated(value: Value, width: int) -> Value:
-    """`value` saturated to `width` signed bits."""
-    sign, top = value[-1], value[width - 1 :]
-    fits = top.all() | ~top.any()
+def saturated(value: Value, width: int, over: ValueLike = 0, sign: ValueLike = 0) -> Value:
+    """`value` saturated to `width` signed bits; with `over` what lies beyond on the side of `sign`,
+    whatever `value` is."""
+    top = value[width - 1 :]
+    fits = (top.all() | ~top.any()) & ~Value.cast(over)
+    sign = Mux(over, sign, value[-1])
     return Mux(fits, value[:width], Cat((~sign).replicate(width - 1), sign)).as_signed()
 
 
@@ -116,8 +118,8 @@ class Requantize(wiring.Component):
     The equation is ((floor(total·multiplier / 2^(shift-4)) + b + 8) >> 4) + c, where b is a row's
     bias and c a scalar's, the other one 0: neither costs an adder of its own.
     Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
-    saturated to 25 bits before the bias: in units of its last bit a bias has at most 24 bits, so
-    whatever is cut off there saturates to the same side of 16 bits afterwards.
+    cut to 25 bits before the bias: in units of its last bit a bias has at most 24 bits, so whatever
+    does not fit there saturates to its own side of 16 bits in the end.
     """
 
     LATENCY = 6
@@ -153,7 +155,7 @@ class Requantize(wiring.Component):
             m.d.sync += row_bias.eq(0)
         with m.If(~scalar[3]):
             m.d.sync += biases[4].eq(0)
-        floor = self._shift(m, product, parameter.shift)
+        floor, over, negative = self._shift(m, product, parameter.shift)
 
         # Stages 4 to 6: add the bias, round the guard bits away, saturate.
         biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
@@ -161,22 +163,28 @@ class Requantize(wiring.Component):
         m.d.sync += [
             biased.eq(floor + row_bias),
             rounded.eq(with_carry(biased >> GUARD_BITS, biases[4], biased[GUARD_BITS - 1])),
-            data_output(m, self.value, "saturated").eq(saturated(rounded, VALUE_BITS)),
         ]
+        for stage in (4, 5):
+            later = data_register(2, f"over_{stage}")
+            m.d.sync += later.eq(Cat(over, negative))
+            over, negative = later
+        value = saturated(rounded, VALUE_BITS, over, negative)
+        m.d.sync += data_output(m, self.value, "saturated").eq(value)
         return m
 
-    def _shift(self, m: Module, product: Value, shift: Value) -> Value:
-        """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4 and saturated to 25 bits."""
+    def _shift(self, m: Module, product: Value, shift: Value) -> tuple[Value, Value, Value]:
+        """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4, its low 25 bits; that it needs
+        more; and its sign."""
         steps = [step - GUARD_BITS for step in SHIFTS]
         extended = Cat(product, product[-1].replicate(self.FLOOR_BITS))
         width, sign = self.FLOOR_BITS, product[-1]
         shift_1 = data_register(2, "shift_1")
         shift_2 = data_register(2, "shift_2")
         shifted = data_register(width, "shifted")
-        sign_2 = data_register(1, "sign_2")
+        sign_2, sign_3 = data_register(1, "sign_2"), data_register(1, "sign_3")
         # Bit i: bits that overflow for shifts up to the i-th differ from the sign.
         differs = data_register(len(SHIFTS), "differs")
-        floor = data_register(signed(width), "floor")
+        floor, over = data_register(signed(width), "floor"), data_register(1, "over")
 
         m.d.sync += [shift_1.eq(shift), shift_2.eq(shift_1), sign_2.eq(sign)]
         m.d.sync += shifted.eq(
@@ -191,5 +199,5 @@ class Requantize(wiring.Component):
             m.d.sync += differs[i].eq(Mux(sign, ~band.all(), band.any()))
 
         overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_2]
-        m.d.sync += floor.eq(Mux(overflow, Cat((~sign_2).replicate(width - 1), sign_2), shifted))
-        return floor
+        m.d.sync += [floor.eq(shifted), over.eq(overflow), sign_3.eq(sign_2)]
+        return floor, over, sign_3
