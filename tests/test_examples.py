@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("torch")
 
 
-SCRIPTS = sorted(set((ROOT / "examples").glob("*.py")) - {ROOT / "examples" / "classifier.py"})
-"""The classifier is for `espalier compile`, below."""
+APART = {ROOT / "examples" / name for name in ("classifier.py", "gpt_char.py", "minilm_search.py")}
+"""The classifier is for `espalier compile`; the transformers take arguments. All three below."""
+SCRIPTS = sorted(set((ROOT / "examples").glob("*.py")) - APART)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -46,3 +47,32 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def run_with(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+def test_gpt_writes_text(capsys, monkeypatch):
+    run_with(monkeypatch, "gpt_char.py", "--steps", "3", "--tokens", "4", "--layers", "1")
+    said = capsys.readouterr().out
+    loss = re.search(r"([\d.]+) in floating point, ([\d.]+) with", said)
+    assert abs(float(loss[1]) - float(loss[2])) < 0.02, said
+    assert len(said.split("The import statement", 1)[1].strip("\n")) == 4
+
+
+def test_minilm_search_ranks_sentences(capsys, monkeypatch, tmp_path):
+    """With a tiny BERT of random weights in place of the packaged one."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tiny_transformers import bert
+
+    known = ["[UNK]", "the", "a", "of", "in", "film", "river", "her"]
+    words = {word: i for i, word in enumerate(known)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    bert().save_pretrained(tmp_path)
+    run_with(monkeypatch, "minilm_search.py", "--model", str(tmp_path))
+    said = capsys.readouterr().out
+    assert len(re.findall(r"-?\d\.\d{3}", said)) == 20 and "order" in said

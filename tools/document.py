@@ -17,7 +17,9 @@ from textwrap import dedent
 from types import ModuleType
 
 from espalier.program import FORMAT, Program
-from espalier.spec import config, interface, isa, link, memory, numerics, registers
+from espalier.spec import (
+    config, interface, isa, link, memory, numerics, registers, tokens,
+)  # fmt: skip
 from espalier.spec.fields import Layout
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -38,7 +40,11 @@ OPERATIONS = {
     "`weight · sent` into the slots of their rows. Sums wrap at "
     f"{config.ACCUMULATOR_BITS} bits, harmlessly: the compiler proves that final values fit.",
     isa.Opcode.VECTOR: "Vector unit, chunk after chunk of V elements, each through the same stages "
-    "in this order:",
+    "in this order. With `bounded` only so many elements count as the register says (at least one, "
+    "at most `count` chunks): chunks behind them are left out, results behind them are 0.",
+    isa.Opcode.EXPAND: "DDR to weight memory: rows of column inputs, one a token, become weights of "
+    "two digits, as attention's keys or values ([format.md](format.md), Memories). `tokens` counts "
+    "as at least 1 and at most `most`.",
 }
 
 WEIGHTS = """
@@ -56,7 +62,10 @@ that is not 0.
   leaves every lane the same number, so that nothing is padded whatever the density.
 """
 
-ENUMERATIONS = (isa.Mode, isa.Source, isa.Sums, isa.Combine, isa.Function, isa.Store)
+ENUMERATIONS = (
+    isa.Mode, isa.Source, isa.Sums, isa.Scale, isa.Combine, isa.Function, isa.Finish, isa.Store,
+    isa.Expand,
+)  # fmt: skip
 
 STAGES = [
     (
@@ -67,15 +76,17 @@ STAGES = [
     ("sums", f"t + stored sum, or t stored, modulo 2^{config.SUM_BITS}"),
     (
         "scale",
-        "v = scale_sum(t, multiplier, 2^shift, bias) of the row's parameters, or t; saturated to "
-        "16 bits",
+        "v = scale_sum(t, multiplier, 2^shift, bias) of the row's parameters or of a scalar, or t; "
+        "saturated to 16 bits",
     ),
-    ("combine", "v + operand 1, or multiply_values(v, operand 1); saturated"),
+    ("combine", "v + operand 1, multiply_values or amplify(v, operand 1); saturated"),
     ("function", "ReLU, or a table: table_value of the segment that v lies in; saturated"),
     (
-        "interpolate",
-        "interpolate(v, operand 2, operand 0) = v + operand2·(operand0 − v); saturated",
+        "finish",
+        "interpolate(v, operand 2, operand 0) = v + operand2·(operand0 − v), or v + operand 2; "
+        "saturated",
     ),
+    ("reduction", "of all results into a scalar, instead of the sum memory's part"),
     ("outputs", "any of: vector memory, column inputs (column_input(v), saturated to ±127), DDR"),
 ]
 
@@ -246,8 +257,11 @@ def format_page() -> str:
         f"metadata: `format` is "
         f"`{FORMAT}`, `version` is `{isa.VERSION}`, `program` is a JSON text with everything "
         f"below, `checksum` is the SHA-256 "
-        "of that text, a zero byte and the image. Nothing in it is ever executed by the host.",
-        *(record(owner) for owner in (Program, interface.Port, interface.Scratch, interface.Layer)),
+        "of that text, a zero byte, the image and the host's arrays (each a zero byte, its name, a zero "
+        "byte, its bytes). Nothing in it is ever executed by the host.",
+        dedent(tokens.__doc__).strip(), enumeration(tokens.Register, tokens),
+        *(record(owner) for owner in (Program, interface.Port, interface.Scratch, interface.Layer,
+            tokens.TokenPlan)),
         enumeration(interface.Kind, interface),
         f"{module_note(interface, 'ENTRIES')} They are called {', '.join(interface.ENTRIES)}.",
     ]  # fmt: skip

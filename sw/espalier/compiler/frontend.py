@@ -13,6 +13,7 @@ from ..exporting import explain, is_packing
 from ..program import Program
 from ..quantized import QuantModule
 from ..spec.config import DE1_SOC, Config
+from ..transformer import QuantTransformer, is_transformer
 from . import operators, scales
 from .backend import build
 from .builder import Builder
@@ -23,7 +24,7 @@ from .ir import Graph
 from .labels import Labels
 from .lengths import dynamic_sizes, length_guards
 from .sequence import time_axes
-from .tokens.frontend import compile_tokens, is_transformer
+from .tokens.frontend import compile_tokens
 
 STEPS = (11, 13)
 """Time steps with which a graph is walked; the second where the first shows no fixed length."""
@@ -64,7 +65,9 @@ def compile(
     """
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise InputError(f"max_length must be a positive number of time steps, not {max_length!r}")
-    if isinstance(model, nn.Module) and is_transformer(model):
+    if isinstance(model, QuantTransformer) or (
+        isinstance(model, nn.Module) and is_transformer(model)
+    ):
         if sequence is not None:
             raise InputError("a transformer finds its axes itself; leave out sequence")
         return compile_tokens(model, args, kwargs, max_length=max_length, config=config)

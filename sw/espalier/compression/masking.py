@@ -19,8 +19,10 @@ from ..errors import RecipeError
 from ..quantized.learned import LearnedScales
 from ..quantized.weights import apply_mask, integer_weight, row_scales
 from ..spec.numerics import WEIGHT_LEVELS
+from ..spec.tiling import row_blocks
 from .convert import check_parameters
 from .patterns import make_pattern
+from .patterns.column_balanced import ColumnBalanced
 from .recipe import MatrixRecipe, Recipe
 from .weights import COLUMNS_FIRST, ROWS_FIRST, Weight, matrix_name
 
@@ -164,15 +166,19 @@ def _weight(
     goals: MatrixRecipe,
     recipe: Recipe,
 ) -> Weight:
+    pattern, blocks = make_pattern(goals.pattern, recipe.config), found.blocks
+    if isinstance(pattern, ColumnBalanced) and not isinstance(found.module, nn.RNNBase):
+        rows = parameter.shape[1 if found.layout == COLUMNS_FIRST else 0] // blocks
+        blocks *= row_blocks(rows, masking.bits or goals.weight_bits, recipe.config)
     return Weight(
         name=matrix_name(found.path, found.name),
         parameter=parameter,
         holder=masking,
         mask_name="mask",
-        pattern=make_pattern(goals.pattern, recipe.config),
+        pattern=pattern,
         density=goals.density,
         bits=masking.bits,
-        blocks=found.blocks,
+        blocks=blocks,
         layout=found.layout,
     )
 

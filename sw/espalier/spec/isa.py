@@ -5,10 +5,11 @@ The sequencer issues instructions in order to four units: `load` (DDR to chip), 
 the result is that of executing one instruction after the other **provided the waits say so**:
 before an instruction issues, every unit with a wait of n < 3 has at most n instructions outstanding
 (issued, not completed). The reference machine executes strictly in order, so a missing wait shows
-as a difference between it and the RTL. Scalars need no waits: a VECTOR is complete before the scalar
-that it reduces to is written, and one that reads a scalar waits inside the unit until all earlier
-reductions are finished. Whoever else touches a scalar's chunk (a LOAD, row parameters) after a
-reduction must come after the completion of a VECTOR that reads a scalar.
+as a difference between it and the RTL. Scalars need no waits: a VECTOR is complete before the
+scalar that it reduces to is written, and one that reads a scalar waits inside the unit until all
+earlier reductions into the same half of the scalars, 0..15 or 16..31, are finished. Whoever else
+touches a scalar's chunk (a LOAD, row parameters) after a reduction must come after the completion
+of a VECTOR that reads a scalar of that half.
 
 Sixteen 32-bit registers are written by the host before a start; `SET` computes with them (modulo
 2^32), loops count by them, DDR addresses come from them. DDR addresses are byte offsets into the
@@ -113,8 +114,8 @@ class Scale(IntEnum):
     """One scalar for all elements; `parameters` is its number. Scalar s is chunk `parameter_depth`
     - 32 + s of the parameter memory, the same for all chunks of the VECTOR; its bias counts in
     units of the result instead of sixteenths. A reduction writes all lanes of that chunk; whoever
-    loads it writes a scalar. The VECTOR waits inside the unit until all earlier reductions are
-    finished; waits need not provide for it."""
+    loads it writes a scalar. The VECTOR waits inside the unit until all earlier reductions
+    into scalars of the same half, 0..15 or 16..31, are finished; waits need not provide for it."""
 
 
 class Finish(IntEnum):

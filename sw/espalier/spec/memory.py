@@ -22,14 +22,15 @@ tables       one item a segment (`TABLE_ENTRY`); table t, segment s at address t
 program      one instruction a beat; `count` = instructions.
 
 An EXPAND writes weights from rows of column inputs, one row a token (`VECTOR` with Store.COLUMNS
-writes such rows), `gap` beats apart: H heads of F = groups·G elements each. An element x saturates to ±119 and becomes
-two digits, low and high. A head is a matrix of columns and rows: with Expand.COLUMNS column j and
-row f are token j and element f, with Expand.ROWS column f and row j. Row r of plane p lies in lane
-r mod L, slot `slot` + (2·head + p)·`slots` + r div L; with S = ceil(rows / L) words in a plane it
-is word p·S + r div L of its column, so that columns have 2·S words each, in order. Columns are
-dealt to the arrays in groups as always, from word `address` on: with Expand.COLUMNS every head's
-from a new group of array 0 with room for `most` tokens, with Expand.ROWS all heads' one after the
-other. Whole words are written, with digit 0 where there is no row.
+writes such rows), `gap` beats apart: H heads of F = groups·G elements each. An element x saturates
+to ±119 and becomes two digits, low and high. A head is a matrix of columns and rows: with
+Expand.COLUMNS column j and row f are token j and element f, with Expand.ROWS column f and row j.
+Row r of plane p lies in lane r mod L, slot `slot` + (2·head + p)·`slots` + r div L; with S =
+ceil(rows / L) words in a plane it is word p·S + r div L of its column, so that columns have 2·S
+words each, in order. Columns are dealt to the arrays in groups as always, from word `address` on:
+with Expand.COLUMNS every head's from a new group of array 0 with room for `most` tokens, with
+Expand.ROWS all heads' one after the other. Whole words are written, with digit 0 where there is no
+row.
 """
 
 from __future__ import annotations

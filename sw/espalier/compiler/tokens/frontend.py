@@ -20,17 +20,6 @@ LONGEST = 1024
 """Tokens of a model that sets no limit itself, before the configuration does."""
 
 
-def is_transformer(model: nn.Module) -> bool:
-    """Whether a model is imported token by token: it has attention, embeddings or LayerNorms, and
-    no recurrence."""
-    if isinstance(model, QuantTransformer):
-        return True
-    kinds = (nn.MultiheadAttention, nn.LayerNorm, nn.Embedding)
-    modules = list(model.modules())
-    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
-    return not recurrent and any(isinstance(module, kinds) for module in modules)
-
-
 def compile_tokens(
     model: nn.Module,
     args: Any,
