@@ -10,7 +10,7 @@ from espalier.spec import isa
 from espalier.spec.config import Config
 
 from .interfaces import VECTOR_COMMAND
-from .vector_reduce import Reducer, pace
+from .vector_reduce import SCALAR_INDEX_BITS, Reducer, pace
 from .vector_sum import Select
 
 _CHUNK_ADDRESSES = (
@@ -38,7 +38,8 @@ class VectorIssue(wiring.Component):
     Commands follow each other without a gap. `command` holds the addresses of the next chunk. A
     chunk that goes to DDR waits for `room`. A chunk to be reduced waits until the `Reducer` is done
     with the one before it, and a command's first one for one of two places there. A command that
-    reads a scalar waits until all earlier reductions are `released`. With two planes the high plane
+    reads a scalar waits until all earlier reductions into its half of the scalars are `released`.
+    With two planes the high plane
     is requested in one cycle and the low one, with which the chunk counts as taken, in the next,
     always: the pipeline joins them by their neighbourhood.
 
@@ -47,7 +48,8 @@ class VectorIssue(wiring.Component):
     commands: VECTORs. The first chunk of one taken in cycle 0 may be taken in cycle 1.
     room: a chunk to be stored may be taken.
     reduction_taken: a reduction has left the place that it had since its first chunk was taken.
-    released: a command taken in the next cycle or later reads the oldest reduction's scalar.
+    released, released_scalar: a command taken in the next cycle or later reads the scalar of the
+        oldest reduction.
     reducing: a reduction is under way, from its last chunk to `released`.
     taken, last: a chunk is taken, and is its command's last.
     select, joins: what the source is in this cycle, and that it is the second of two planes.
@@ -63,6 +65,7 @@ class VectorIssue(wiring.Component):
                 "room": In(1),
                 "reduction_taken": In(1),
                 "released": In(1),
+                "released_scalar": In(SCALAR_INDEX_BITS),
                 "reducing": Out(1),
                 "taken": Out(1),
                 "last": Out(1),
@@ -87,7 +90,7 @@ class VectorIssue(wiring.Component):
             may.eq(
                 (self.room | (command.store == isa.Store.NONE))
                 & (~reduces(command) | self._reducer_free(m, first))
-                & ((command.scale != isa.Scale.SCALAR) | ~self.reducing)
+                & ((command.scale != isa.Scale.SCALAR) | self._written(m))
             ),
             goes.eq(busy & (second | may)),
             self.taken.eq(goes & (second | ~joins)),
@@ -105,11 +108,6 @@ class VectorIssue(wiring.Component):
             with m.Case(isa.Source.OPERAND):
                 m.d.comb += self.select.eq(Select.OPERAND)
         m.d.sync += second.eq(goes & joins & ~second)
-
-        under_way = Signal(range(REDUCTIONS + 2))
-        ends = self.taken & self.last & reduces(command)
-        m.d.sync += under_way.eq(under_way + ends - self.released)
-        m.d.comb += self.reducing.eq(under_way != 0)
 
         with m.If(self.taken):
             m.d.sync += first.eq(0)
@@ -131,6 +129,22 @@ class VectorIssue(wiring.Component):
                 first_scalar = self._config.first_scalar
                 m.d.sync += command.parameters.eq(first_scalar + self.commands.payload.parameters)
         return m
+
+    def _written(self, m: Module) -> Value:
+        """Whether nothing is to come into the half of the scalars that the command reads."""
+        upper, ends = Signal(name="reads_upper_half"), Signal(name="last_reduced")
+        with m.If(self.commands.ready):
+            m.d.sync += upper.eq(self.commands.payload.parameters[SCALAR_INDEX_BITS - 1])
+        m.d.comb += ends.eq(self.taken & self.last & reduces(self.command))
+        to_come = []
+        for half in range(2):
+            count = Signal(range(REDUCTIONS + 2), name=f"under_way_{half}")
+            begins = ends & (self.command.sum_address[SCALAR_INDEX_BITS - 1] == half)
+            leaves = self.released & (self.released_scalar[-1] == half)
+            m.d.sync += count.eq(count + begins - leaves)
+            to_come.append(count != 0)
+        m.d.comb += self.reducing.eq(Cat(to_come).any())
+        return ~Mux(upper, to_come[1], to_come[0])
 
     def _reducer_free(self, m: Module, first: Value) -> Value:
         """Whether the next chunk may be one to be reduced."""

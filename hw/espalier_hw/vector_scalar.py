@@ -45,7 +45,8 @@ class ScalarUnit(wiring.Component):
     -------
     reductions: a word stays until its products are taken.
     written: pulse with `write`: the parameters of `write.scalar`.
-    released: pulse for every reduction, at most `RELEASE_CYCLES` cycles before `written`.
+    released: pulse for every reduction, at most `RELEASE_CYCLES` cycles before `written`;
+        `write.scalar` is there.
     """
 
     reductions: In(stream.Signature(REDUCTION_LAYOUT))

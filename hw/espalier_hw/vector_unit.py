@@ -57,8 +57,8 @@ class VectorUnit(wiring.Component):
     columns 24, `completed` 25. `QUEUE_DEPTH` commands wait inside.
     A command that reduces its results takes a chunk every V/8 cycles and completes like all others;
     its scalar comes later, computed while the results of the next two are reduced. A command that
-    reads a scalar is not taken before all earlier reductions are finished: nobody waits for them
-    but it, and what is behind it.
+    reads a scalar is not taken before all earlier reductions into its half of the scalars are
+    finished: nobody waits for them but it, and what is behind it.
     Back-pressure: a chunk that goes to DDR is taken only when the store buffer has a place for it
     (33 in all); behind that nothing stalls.
     Loader items: one a cycle, none beside a scalar's write; an item for the vector memory waits for
@@ -257,6 +257,7 @@ class VectorUnit(wiring.Component):
             reductions.target.eq(target),
             issue.reduction_taken.eq(reductions.taken),
             issue.released.eq(reductions.released),
+            issue.released_scalar.eq(reductions.write.scalar),
             scalar.valid.eq(reductions.written),
             scalar.write.eq(reductions.write),
         ]

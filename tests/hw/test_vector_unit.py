@@ -444,23 +444,35 @@ def test_cycles_are_exact():
 
 def test_who_reads_a_scalar_waits_for_reductions_and_nobody_else():
     """A chunk to be reduced every V/8 cycles, one more to the next command's; a maximum is in the
-    scalar unit a fixed time after its last chunk, and whoever reads a scalar is taken then."""
+    scalar unit a fixed time after its last chunk, and whoever reads a scalar of its half is taken
+    then."""
     latency = 6
     bench = Bench(WIDE, latency, seed=3, command_rate=1.0)
     maximum = {"source": Source.OPERAND, "sums": Sums.MAXIMUM}
     commands = [
         quiet(WIDE, count=3, **maximum),
         quiet(WIDE, count=2, **maximum, sum_address=reduction_address(1, 3)),
-        quiet(WIDE),
+        quiet(WIDE, scale=Scale.SCALAR, parameters=SCALARS // 2, store=Store.VALUES),
         quiet(WIDE, count=2, source=Source.OPERAND, scale=Scale.SCALAR, store=Store.VALUES),
         quiet(WIDE),
     ]
+    rows = [
+        (
+            Memory.PARAMETERS,
+            WIDE.first_scalar + SCALARS // 2,
+            lane,
+            random_item(bench.rng, Memory.PARAMETERS),
+        )
+        for lane in range(WIDE.vector_lanes)
+    ]
 
     async def script(ctx):
+        await bench.play(ctx, items=rows)
         await bench.play(ctx, commands)
 
     bench.run(script)
-    pace = WIDE.vector_lanes // 8
+    pace, begin = WIDE.vector_lanes // 8, bench.cycles["command"][0]
+    bench.cycles = {name: [cycle - begin for cycle in bench.cycles[name]] for name in bench.cycles}
     second = 2 + 3 * pace + Reducer.GAP
     last = second + pace
     released = last + latency + RESULT_CYCLE + pace + 6 + 1

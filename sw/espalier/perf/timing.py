@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..spec import isa
-from ..spec.config import Config
+from ..spec.config import SCALARS, Config
 from ..spec.isa import Expand, Instruction, Mode, Opcode, Scale, Source, Store, Sums
 from ..spec.memory import Memory
 from .trace import Step
@@ -99,6 +99,8 @@ class _Clock:
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
         self.free = dict.fromkeys(("load", "vector", "store", "scalar"), 0.0)
+        self.written = [0.0, 0.0]
+        """When the last scalars of both halves are written."""
         self.taken: list[float] = []
         """When VECTORs have made room in the unit's queue: their last chunk is taken in."""
         self.reductions: list[float] = []
@@ -170,7 +172,7 @@ class _Clock:
         taken = chunks * pace
         start = max(at + 1, self.free["vector"])
         if i["scale"] == Scale.SCALAR:
-            start = max(start, self.free["scalar"] - SCALAR_RELEASE)
+            start = max(start, self.written[_half(i["parameters"])] - SCALAR_RELEASE)
         if reduces and len(self.reductions) >= REDUCTIONS:
             start = max(start, self.reductions[-REDUCTIONS])
         # the store buffer takes the first chunks as fast as they come
@@ -192,9 +194,10 @@ class _Clock:
         """The scalar of a VECTOR whose last chunk is taken at `end`: one after the other."""
         pace = max(self.config.vector_lanes // REDUCED_LANES, 1)
         begin = max(end + self.latencies.reduction + pace, self.free["scalar"])
-        gain = isa.reduction_target(i["sum_address"])[1]
+        scalar, gain = isa.reduction_target(i["sum_address"])
         self.reductions = [*self.reductions[-REDUCTIONS:], begin]
         self.free["scalar"] = begin + self.latencies.scalar(Sums(i["sums"]), gain)
+        self.written[_half(scalar)] = self.free["scalar"]
 
     def _operations(self, i: Instruction, chunks: int) -> int:
         """Slot operations of a drain: one per slot, per chunk and plane where planes alternate."""
@@ -245,6 +248,11 @@ class _Clock:
         r.cycles = round(self.now)
         r.product_cycles = round(_covered(self.products))
         return r
+
+
+def _half(scalar: int) -> int:
+    """Half of the scalars: who reads one waits for its half."""
+    return scalar // (SCALARS // 2)
 
 
 def _units(i: Instruction) -> tuple[str, ...]:
