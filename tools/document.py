@@ -18,7 +18,14 @@ from types import ModuleType
 
 from espalier.program import FORMAT, Program
 from espalier.spec import (
-    config, interface, isa, link, memory, numerics, registers, tokens,
+    config,
+    interface,
+    isa,
+    link,
+    memory,
+    numerics,
+    registers,
+    tokens,
 )  # fmt: skip
 from espalier.spec.fields import Layout
 
@@ -40,8 +47,8 @@ OPERATIONS = {
     "`weight · sent` into the slots of their rows. Sums wrap at "
     f"{config.ACCUMULATOR_BITS} bits, harmlessly: the compiler proves that final values fit.",
     isa.Opcode.VECTOR: "Vector unit, chunk after chunk of V elements, each through the same stages "
-    "in this order. With `bounded` only so many elements count as the register says (at least one, "
-    "at most `count` chunks): chunks behind them are left out, results behind them are 0.",
+    "in this order. With `bounded` only so many elements count as the register says (at least "
+    "one, at most `count` chunks): chunks behind them are left out, results behind them are 0.",
     isa.Opcode.EXPAND: "DDR to weight memory: rows of column inputs, one a token, become weights of "
     "two digits, as attention's keys or values ([format.md](format.md), Memories). `tokens` counts "
     "as at least 1 and at most `most`.",
@@ -257,8 +264,8 @@ def format_page() -> str:
         f"metadata: `format` is "
         f"`{FORMAT}`, `version` is `{isa.VERSION}`, `program` is a JSON text with everything "
         f"below, `checksum` is the SHA-256 "
-        "of that text, a zero byte, the image and the host's arrays (each a zero byte, its name, a zero "
-        "byte, its bytes). Nothing in it is ever executed by the host.",
+        "of that text, a zero byte, the image and the host's arrays (each a zero byte, its name, "
+        "a zero byte, its bytes). Nothing in it is ever executed by the host.",
         dedent(tokens.__doc__).strip(), enumeration(tokens.Register, tokens),
         *(record(owner) for owner in (Program, interface.Port, interface.Scratch, interface.Layer,
             tokens.TokenPlan)),
