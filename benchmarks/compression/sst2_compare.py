@@ -80,6 +80,8 @@ def draw(ledger: Ledger, folder: Path) -> str:
     from matplotlib import pyplot as plt
 
     rows = [(setting_of(row), row) for row in ledger.rows()]
+    names = list(dict.fromkeys(filter(None, (_series(setting) for setting, _ in rows))))
+    kinds = list(dict.fromkeys(_kind(name) for name in names))
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5))
     for axis, (column, label, factor) in zip(
         axes,
@@ -87,12 +89,14 @@ def draw(ledger: Ledger, folder: Path) -> str:
          ("test_accuracy", "accuracy on the development set (%)", 100.0)),
         strict=True,
     ):  # fmt: skip
-        for name in dict.fromkeys(filter(None, (_series(setting) for setting, _ in rows))):
+        for name in names:
             points = sorted(
                 (s.density, factor * float(row[column])) for s, row in rows if _series(s) == name
             )
             style = "--" if "fine-grained" in name else "-"
-            axis.plot(*zip(*points, strict=True), f"o{style}", label=name, markersize=4)
+            color = f"C{kinds.index(_kind(name))}"
+            line = zip(*points, strict=True)
+            axis.plot(*line, f"o{style}", color=color, label=name, markersize=4)
         for setting, row in rows:
             if setting.is_dense:
                 axis.axhline(factor * float(row[column]), color="gray", linestyle=":",
@@ -101,13 +105,17 @@ def draw(ledger: Ledger, folder: Path) -> str:
         ticks = sorted({s.density for s, _ in rows if _series(s)})
         axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
         axis.minorticks_off()
-    axes[0].set_yscale("log")
     axes[1].legend(fontsize=7)
     figure.suptitle("MiniLM-L6 on SST-2, one seed: pruned once, and retrained for a short while")
     figure.tight_layout()
     figure.savefig(folder / "sst2_density.png", dpi=120)
     plt.close(figure)
     return str(folder / "sst2_density.png")
+
+
+def _kind(name: str) -> str:
+    """A series without its pattern: they share a colour."""
+    return name.replace("column-balanced", "").replace("fine-grained", "")
 
 
 def _series(setting: Setting) -> str | None:

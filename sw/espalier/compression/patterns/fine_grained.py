@@ -17,6 +17,11 @@ class FineGrained(Pattern):
     def mask(self, score: Tensor, density: float) -> Tensor:
         return top(score.flatten(), density * score.numel()).view(score.shape)
 
+    def reselect(self, score: Tensor, kept: Tensor) -> Tensor:
+        """As many of the column as before, now those of the highest scores."""
+        count = int(kept.sum())
+        return top(score, count) if count else kept
+
 
 def top(score: Tensor, count: float) -> Tensor:
     """Which [n] of the scores [n] are the `count` highest, rounded and at least one."""
