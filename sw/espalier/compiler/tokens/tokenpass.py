@@ -225,9 +225,7 @@ class TokenPass:
         chain.parameters = [
             [
                 Parameters(part, config.chunks(elements))
-                for part in (
-                    _rows(rows, t * elements, (t + 1) * elements) for t in range(self.tiles)
-                )
+                for part in (_rows(rows, t * elements, elements) for t in range(self.tiles))
             ]
             for _, rows in both
         ]
