@@ -49,9 +49,9 @@ OPERATIONS = {
     isa.Opcode.VECTOR: "Vector unit, chunk after chunk of V elements, each through the same stages "
     "in this order. With `bounded` only so many elements count as the register says (at least "
     "one, at most `count` chunks): chunks behind them are left out, results behind them are 0.",
-    isa.Opcode.EXPAND: "DDR to weight memory: rows of column inputs, one a token, become weights of "
-    "two digits, as attention's keys or values ([format.md](format.md), Memories). `tokens` counts "
-    "as at least 1 and at most `most`.",
+    isa.Opcode.EXPAND: "DDR to weight memory: rows of column inputs, one a token, become weights "
+    "of two digits, as attention's keys or values ([format.md](format.md), Memories). `tokens` "
+    "counts as at least 1 and at most `most`.",
 }
 
 WEIGHTS = """
