@@ -91,14 +91,14 @@ def main() -> None:
         f"{options.bits}-bit weights and 8-bit columns"
     )
 
-    program = espalier.compile(small, max_length=256, config=SMALL)
+    program = espalier.compile(small, max_length=192, config=SMALL)
     number = {c: i for i, c in enumerate(alphabet)}
     prompt = "The import statement"
     with espalier.open(options.device) as device:
         session = device.load(program)
         print(prompt, end="", flush=True)
         tokens = [number[c] for c in prompt]
-        count = min(options.tokens, 256 - len(tokens))
+        count = min(options.tokens, 192 - len(tokens))
         for token in session.generate(tokens, count, temperature=0.7, top_k=12, seed=1):
             print(alphabet[token], end="", flush=True)
         print()
