@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...spec import isa
+from ...spec.config import SCALARS
 from ...spec.isa import Combine, Finish, Function, Mode, Scale, Source, Sums
 from ...spec.memory import Memory
 from ...spec.tokens import Register
@@ -52,13 +53,13 @@ class Body:
                 self.columns[tensor, parity] = group
                 group += config.groups_per_array(self.context.shape(tensor).elements)
         constant = 0
-        numbers: dict[tuple[int, int], int] = {}
+        numbers: dict[int, int] = {}
         for chain in plan.chains:
             if isinstance(chain.head, LayerNorm):
                 for parity in range(2):
-                    key = plan.moments_of(chain.indices[0]), parity
-                    number = numbers.setdefault(key, len(numbers))
-                    self.scalars[chain.indices[0], parity] = number
+                    # in halves: a token's LayerNorm does not wait for the next one's moments
+                    number = numbers.setdefault(plan.moments_of(chain.indices[0]), len(numbers))
+                    self.scalars[chain.indices[0], parity] = number + parity * SCALARS // 2
                 self.constants[chain.indices[0]] = constant
                 constant += 2 * config.chunks(self.context.shape(chain.output).elements)
         self.strides[CURSOR] = self.context.stride
