@@ -27,3 +27,8 @@ def test_minilm_on_the_board():
 def test_units_that_need_more_than_half():
     assert block_units(2, 2, 10 * TINY.lanes, TINY) == [1, 1]
     assert block_units(1, 2, 20 * TINY.lanes, TINY) == []
+
+
+def test_a_matrix_of_fewer_rows_than_lanes_is_one_block():
+    assert block_units(0, 1, SMALL.lanes, SMALL) == []
+    assert row_blocks(SMALL.lanes - 1, 4, SMALL) == 1

@@ -12,11 +12,11 @@ def block_units(units: int, planes: int, unit: int, config: Config) -> list[int]
     An even number of blocks of at most half of the slots each, where the units allow it: then
     blocks use the two halves in turn, from token to token, and one is drained while the next
     accumulates. Blocks are equal, but for the last one, which has the rest. An empty list when
-    not even one unit fits the slots.
+    there is no unit, or not even one fits the slots.
     """
     most = SLOTS // 2 // planes * config.lanes // unit
     most = most or SLOTS // planes * config.lanes // unit
-    if most == 0:
+    if most == 0 or units == 0:
         return []
     count = -(-units // most)
     count += count % 2 if units > 1 else 0
