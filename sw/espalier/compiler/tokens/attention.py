@@ -5,7 +5,7 @@ The loop is staggered so that the engine always has a product: while the scores 
 accumulate, the exponentials of query t are made, and while its context accumulates the scores of
 t + 1 are drained:
 
-    scores(t+1) | store context(t-1) | exp(t) | context(t) | drain scores(t+1) | load query(t+2)
+    scores(t+1) | store context(t-1) | exp(t) | drain scores(t+1) | context(t) | load query(t+2)
 
 It begins with the scores of query 0; what it does for queries -1, T and T + 1 is never used.
 """
@@ -147,10 +147,10 @@ class AttentionPass:
             self._scores(assembly)
             self._store(assembly)
             self._exponentials(assembly)
-            self._context(assembly)
             if self.operation.causal:
                 assembly.set(PLACE, 1, PLACE)
             self._drain(assembly)
+            self._context(assembly)
             self._load(assembly, 2 * stride)
             assembly.set(CURSOR, stride, CURSOR)
         self._store(assembly)
