@@ -114,7 +114,7 @@ class Generator:
 
     def program(self, passes: int = 2, body: int = 10) -> Program:
         """Load every memory, then `passes` times `body` random instructions."""
-        for register in (OUTPUT, STORE_AT):
+        for register in (OUTPUT, STORE_AT, BOUND, TOKENS):  # all: an earlier program left others
             self._add(Opcode.SET, target=register, value=OUTPUT_OFFSET)
         for target, address, count in self._first_loads():
             self._load(target, address, count)
