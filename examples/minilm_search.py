@@ -55,7 +55,7 @@ def main() -> None:
 
     program = espalier.compile(
         espalier.compress(model, espalier.Recipe(density=1, weight_bits=8), calibration=ids),
-        max_length=128,
+        max_length=min(128, model.config.max_position_embeddings),
         config=DE1_SOC,
     )
     with torch.no_grad():

@@ -54,6 +54,7 @@ def run_with(monkeypatch, name, *arguments):
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
 
 
+@pytest.mark.filterwarnings("ignore:.*eps=")  # hardly trained, its variances are tiny
 def test_gpt_writes_text(capsys, monkeypatch):
     run_with(monkeypatch, "gpt_char.py", "--steps", "3", "--tokens", "4", "--layers", "1")
     said = capsys.readouterr().out
@@ -62,6 +63,7 @@ def test_gpt_writes_text(capsys, monkeypatch):
     assert len(said.split("The import statement", 1)[1].strip("\n")) == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*eps=")
 def test_minilm_search_ranks_sentences(capsys, monkeypatch, tmp_path):
     """With a tiny BERT of random weights in place of the packaged one."""
     tokenizers = pytest.importorskip("tokenizers")
