@@ -1,4 +1,5 @@
-"""Long delays of the vector unit in MLABs, where a bit costs half an ALM whatever the delay."""
+"""Delays of the vector unit: short or narrow ones in registers, of which the design has plenty,
+others in MLABs, where a bit costs half an ALM whatever the delay."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from .datapath import data_register
 
+REGISTER_BITS = 256
+"""Most registers of a delay without a ring, whose pointers and words cost ALMs."""
 LONGEST = 31
 """Cycles that one ring of an MLAB's 32 words delays."""
 
@@ -53,9 +56,10 @@ class DelayLine(wiring.Component):
 
 
 def delayed(m: Module, name: str, value: Value, cycles: int) -> Value:
-    """`value` (unsigned) as it was `cycles` ago, from a register: rings with output registers."""
+    """`value` (unsigned) as it was `cycles` ago, from a register: rings with output registers, or
+    registers alone."""
     while cycles:
-        ring = min(cycles - 1, LONGEST)
+        ring = min(cycles - 1, LONGEST) if len(value) * cycles > REGISTER_BITS else 0
         if ring >= 2:
             m.submodules[f"{name}_{cycles}"] = line = DelayLine(len(value), ring)
             m.d.comb += line.input.eq(value)

@@ -15,7 +15,6 @@ ROOT_BITS = 32
 """The radicand has at most 2·(16 + 12) - 1 bits and 8 more for NORM_BITS."""
 RADICAND_BITS = 2 * (ROOT_BITS - NORM_BITS)
 REST_BITS = ROOT_BITS + 2
-HALF_BITS = TOTAL_BITS // 2
 LOW_BITS = 22
 """Where the sum of squares is cut for two multipliers."""
 MASS_COUNT = 1 << (COLUMN_SHIFT - NORM_BITS)
@@ -159,15 +158,10 @@ class ScalarUnit(wiring.Component):
     @staticmethod
     def _variance(m: Module, magnitude: Value, count: Value, squares: Value) -> Value:
         """count·squares - magnitude², three cycles after its inputs have settled."""
-        names = ("count_low", "count_high", "low_low", "low_high", "high_high")
-        low, high = magnitude[:HALF_BITS], magnitude[HALF_BITS:]
-        factors = (
-            (count, squares[:LOW_BITS]),
-            (count, squares[LOW_BITS:]),
-            (low, low),
-            (low, high),
-            (high, high),
-        )
+        names = ("count_low", "count_high", "magnitude_squared")
+        # 27 bits fill a multiplier; the 28th is 1 only when all others are 0
+        low, top = magnitude[:-1], magnitude[-1]
+        factors = ((count, squares[:LOW_BITS]), (count, squares[LOW_BITS:]), (low, low))
         products = {}
         for name, (a, b) in zip(names, factors, strict=True):
             products[name] = data_register(len(a) + len(b), name)
@@ -176,10 +170,7 @@ class ScalarUnit(wiring.Component):
         square = data_register(RADICAND_BITS, "square")
         m.d.sync += [
             weighted.eq(products["count_low"] + (products["count_high"] << LOW_BITS)),
-            square.eq(
-                Cat(products["low_low"], products["high_high"])
-                + (products["low_high"] << (HALF_BITS + 1))
-            ),
+            square.eq(Cat(products["magnitude_squared"], top)),
         ]
         return (weighted - square)[:RADICAND_BITS]
 

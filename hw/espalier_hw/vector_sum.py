@@ -159,7 +159,8 @@ class Requantize(wiring.Component):
 
         # Stages 4 to 6: add the bias, round the guard bits away, saturate.
         biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
-        rounded = data_register(signed(self.FLOOR_BITS + 2 - GUARD_BITS), "rounded")
+        # only one of the two biases is there: a sum of 22 bits
+        rounded = data_register(signed(self.FLOOR_BITS + 1 - GUARD_BITS), "rounded")
         m.d.sync += [
             biased.eq(floor + row_bias),
             rounded.eq(with_carry(biased >> GUARD_BITS, biases[4], biased[GUARD_BITS - 1])),

@@ -18,7 +18,7 @@ def test_memories_and_multipliers_find_their_blocks():
     assert usage["kept_operand"].mlab == 16 * lanes
     total = usage[""]
     assert total.m10k == sum(blocks.values())
-    squares, variance = 4 / 2, 2 + 3 / 2
+    squares, variance = 4 / 2, 2 + 1
     assert total.dsp == 3 * lanes + squares + variance
     assert usage["lane"].alms <= 235 * lanes
     assert usage["reductions.reducer"].alms + usage["reductions.unit"].alms <= 700
