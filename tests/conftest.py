@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from espalier.program import Program
 from espalier.spec.config import TINY
@@ -13,6 +14,8 @@ from espalier.spec.isa import Combine, Instruction, Opcode, Source, Store
 from espalier.spec.memory import Memory
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch: small matrices, several tests at once
+settings.register_profile("house", deadline=None)  # no test is about time
+settings.load_profile("house")
 
 FEATURES, CHUNKS = 6, 2
 SCALE = 0.25

@@ -8,6 +8,8 @@ import torch
 from tiny_transformers import bert, gpt2
 
 import espalier
+from espalier.cli.look import token_lines
+from espalier.cli.memory_map import ddr_map
 from espalier.errors import CapacityError, DeviceError, InputError, UnsupportedModelError
 from espalier.program import Program
 from espalier.runtime.token_session import TokenSession
@@ -51,8 +53,8 @@ def test_a_padded_batch(encoder, session):
     assert isinstance(session, TokenSession) and hidden.shape == (2, 11, 32)
     assert not hidden[1, 4:].any() and hidden[1, :4].any()
     expected = encoder[0](ids, mask)
-    np.testing.assert_array_equal(hidden, expected["last_hidden_state"].numpy())
-    np.testing.assert_array_equal(pooled, expected["pooler_output"].numpy())
+    np.testing.assert_array_equal(hidden, expected["last_hidden_state"].detach().numpy())
+    np.testing.assert_array_equal(pooled, expected["pooler_output"].detach().numpy())
     alone = session.run(ids[1:, :4].numpy())
     np.testing.assert_array_equal(alone[0][0], hidden[1, :4])
 
@@ -106,7 +108,7 @@ def test_prefill_and_steps_equal_the_whole(writer, writing):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert writing.position == 9
     expected = next(iter(writer[0](torch.from_numpy(ids)[None]).values()))
-    np.testing.assert_array_equal(whole, expected[0].numpy())
+    np.testing.assert_array_equal(whole, expected[0].detach().numpy())
 
 
 def test_greedy_tokens_are_the_likeliest(writer, writing):
@@ -180,3 +182,19 @@ def test_models_that_cannot_be_compiled(encoder):
     with pytest.raises(CapacityError, match="max_length"):
         layer = torch.nn.TransformerEncoderLayer(16, 2, 20, batch_first=True).eval()
         espalier.compile(layer, (torch.randn(1, 5, 16),), max_length=2000, config=SMALL)
+
+
+def test_inspect_says_what_the_host_does(encoder, writer):
+    lines = "\n".join(token_lines(encoder[1]))
+    assert "at most 12 tokens, whole sequences only" in lines
+    assert "100 x 32 by input_ids" in lines and "and its LayerNorm" in lines
+    assert "for pooler_output: the first token through 32 x 32 tanh" in lines
+    assert "continued token by token" in token_lines(writer[1])[0]
+
+
+def test_the_memory_map_has_no_gap_larger_than_a_page(encoder):
+    places = ddr_map(encoder[1])
+    assert [name for name, _, _ in places][-2:] == ["records", "keys and values"]
+    ends = [end for _, _, end in places]
+    gaps = [first - end for (_, first, _), end in zip(places[1:], ends, strict=False)]
+    assert min(gaps) >= 0 and max(gaps) < 4096

@@ -132,7 +132,9 @@ class Job:
                 )
         elif not parallel.rank():
             folder.mkdir(parents=True, exist_ok=True)
-            notes.write_text(json.dumps(mine, indent=1, sort_keys=True) + "\n")
+            half = notes.with_suffix(".new")  # another process may be looking for it already
+            half.write_text(json.dumps(mine, indent=1, sort_keys=True) + "\n")
+            half.replace(notes)
         parallel.gathered(None)
         return folder / "run.pt"
 

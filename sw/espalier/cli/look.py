@@ -27,7 +27,10 @@ def inspect_command(
         f"{loaded.instructions} instructions",
         highlight=False,
     )
-    if loaded.whole_sequence:
+    if loaded.tokens is not None:
+        for line in token_lines(loaded):
+            console.print(line, highlight=False, markup=False)
+    elif loaded.whole_sequence:
         console.print("Needs whole sequences: it cannot be run step by step.")
     for name, value in loaded.notes.items():
         if isinstance(value, str | int | float):
@@ -37,6 +40,34 @@ def inspect_command(
     if disassembly:
         for line in listing(loaded):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def token_lines(program: Program) -> list[str]:
+    """What a transformer's program takes, and what of the model stays on the host."""
+    plan, host = program.tokens, program.host
+    assert plan is not None
+    how = "a sequence can be continued token by token" if plan.causal else "whole sequences only"
+    lines = [f"A transformer: at most {plan.most_tokens} tokens, {how}."]
+    for number, block in enumerate(program.notes.get("passes", [])):
+        lines.append(f"passes of block {number}: {'; '.join(block)}")
+    if host is None:
+        return [*lines, "On the host: nothing, inputs and outputs are integers."]
+    tables = ", ".join(
+        f"{len(table.rows)} x {host.input.width} by {table.index or 'nothing'}"
+        for table in host.input.tables
+    )
+    before = f"embedding ({tables})" if tables else "quantization"
+    if host.input.norm is not None:
+        before += " and its LayerNorm"
+    lines.append(f"On the host before: {before}.")
+    for name, output in host.outputs.items():
+        layers = ", ".join(
+            f"{' x '.join(map(str, layer.weight.shape))} {layer.activation or ''}".strip()
+            for layer in output.layers
+        )
+        after = f"the first token through {layers}" if output.first else "nothing"
+        lines.append(f"On the host after, for {name}: {after}.")
+    return lines
 
 
 def ports(program: Program) -> Table:

@@ -72,6 +72,8 @@ def ddr_map(program: Program, steps: int = 1) -> list[tuple[str, int, int]]:
 
     code = program.instructions * isa.INSTRUCTION_BYTES
     places = [("instructions", 0, code), ("weights, parameters, tables", code, len(program.image))]
+    if program.tokens is not None:
+        return [*places, *_token_buffers(program)]
     buffers = plan(program, steps)
     for port in (*program.inputs, *program.outputs):
         first = buffers.offsets[port.name]
@@ -82,3 +84,22 @@ def ddr_map(program: Program, steps: int = 1) -> list[tuple[str, int, int]]:
         first = buffers.registers[scratch.register]
         places.append((f"scratch {number}", first, first + steps * scratch.stride_bytes))
     return sorted(places, key=lambda place: place[1])
+
+
+def _token_buffers(program: Program) -> list[tuple[str, int, int]]:
+    from ..runtime.token_buffers import TokenBuffers
+    from ..spec.tokens import AHEAD
+
+    buffers = TokenBuffers.of(program, 1 << 32)
+    starts = {
+        program.inputs[0].name: buffers.input,
+        program.outputs[0].name: buffers.output,
+        "records": buffers.record - AHEAD * buffers.plan.record_bytes,
+        "keys and values": buffers.cache,
+    }
+    return [
+        (name, first, end)
+        for (name, first), end in zip(
+            starts.items(), [*list(starts.values())[1:], buffers.end], strict=True
+        )
+    ]
