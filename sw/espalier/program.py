@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import ProgramError
-from .spec import isa
+from .spec import checks, isa
 from .spec.config import BEAT_BYTES, Config
 from .spec.interface import ENTRIES, Layer, Port, Scratch
 from .spec.tokens import TokenPlan
@@ -77,7 +77,7 @@ class Program:
             raise ProgramError(f"port names must differ: {names}")
         for pc, instruction in enumerate(self.decode()):
             try:
-                isa.check(instruction, self.config)
+                checks.check(instruction, self.config)
             except ValueError as error:
                 raise ProgramError(f"instruction {pc}: {error}") from error
 

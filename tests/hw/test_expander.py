@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from axi_model import AxiMemory, pulses, send, simulate
 
-from espalier.spec import isa
+from espalier.spec import expansion
 from espalier.spec.config import DE1_SOC, SMALL, TINY
 from espalier.spec.isa import Expand
 from espalier.spec.memory import ENTRY, Memory, beats
@@ -35,7 +35,7 @@ def random_expand(config, rng, most_writes=3000):
     while True:
         f = draw_expand(config, rng, config.weight_depth)
         tokens = rng.choice((f["most"], rng.randint(1, f["most"])))
-        if isa.expand_words(f, config, tokens) * config.arrays * config.lanes <= 4 * most_writes:
+        if expansion.words(f, config, tokens) * config.arrays * config.lanes <= 4 * most_writes:
             return f, tokens
 
 
@@ -43,7 +43,7 @@ def shape(config, kind, *, heads=1, groups=1, most):
     """An EXPAND at address 0 from slot 0 on."""
     f = {"kind": kind, "address": 0, "most": most, "heads": heads, "groups": groups, "slot": 0}
     f["gap"] = 0
-    return {**f, "slots": isa.expand_height(f, config, most)}
+    return {**f, "slots": expansion.height(f, config, most)}
 
 
 def command(f, tokens, ddr):
@@ -148,7 +148,7 @@ def test_weights_are_those_of_the_reference(name, seed):
     expands = []
     for _ in range(4):
         f, tokens = random_expand(config, rng)
-        size = isa.expand_extent(f, config, tokens)
+        size = expansion.extent(f, config, tokens)
         expands.append((f, tokens, rng.randrange(0, SIZE - size, 16)))
     assert bench.run([command(*expand) for expand in expands])[0] == 0
     assert bench.counts["completed"] == len(expands)

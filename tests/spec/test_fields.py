@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.spec import isa
+from espalier.spec import checks, isa
 from espalier.spec.config import PRESETS, TINY
 from espalier.spec.fields import Field, Layout
 from espalier.spec.isa import LAYOUTS, Instruction, Opcode
@@ -87,7 +87,7 @@ def test_disassembly_names_what_matters():
 )
 def test_check_refuses_vectors_outside(fields, message):
     with pytest.raises(ValueError, match=message):
-        isa.check(
+        checks.check(
             Instruction(Opcode.VECTOR, {f.name: 0 for f in LAYOUTS[Opcode.VECTOR].fields} | fields),
             TINY,
         )

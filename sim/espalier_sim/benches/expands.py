@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from espalier.spec import isa
+from espalier.spec import checks, expansion
 from espalier.spec.config import SLOTS, Config
 from espalier.spec.isa import Expand, Instruction, Opcode
 
@@ -23,13 +23,13 @@ def draw_expand(config: Config, random: Random, words: int) -> dict[str, int]:
             "tokens": 0,
             "gap": random.choice([0, 0, 1, random.randint(2, 70)]),
         }
-        taken = isa.expand_words(fields, config, fields["most"])
-        height = isa.expand_height(fields, config, fields["most"])
+        taken = expansion.words(fields, config, fields["most"])
+        height = expansion.height(fields, config, fields["most"])
         most_slots = SLOTS // (2 * fields["heads"])
         if taken > words or height > most_slots:
             continue
         fields["slots"] = random.randint(height, most_slots)
         fields["slot"] = random.randint(0, SLOTS - 2 * fields["heads"] * fields["slots"])
         fields["address"] = random.randint(0, words - taken)
-        isa.check(Instruction(Opcode.EXPAND, fields), config)
+        checks.check(Instruction(Opcode.EXPAND, fields), config)
         return fields

@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import ClockCycles
 
-from espalier.spec import isa
+from espalier.spec import expansion
 from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, TINY
 from espalier.spec.memory import ENTRY, QUAD_BITS, Memory, beats, depth, items_per_address
 from espalier.spec.registers import Fault
@@ -210,7 +210,7 @@ async def _run_expands(dut: Any, stall: float, count: int) -> None:
     for _ in range(count):
         fields = draw_expand(CONFIG, bench.random, CONFIG.weight_depth)
         tokens = bench.random.randint(1, fields["most"])
-        size = isa.expand_extent(fields, CONFIG, tokens)
+        size = expansion.extent(fields, CONFIG, tokens)
         ddr = bench.random.randrange(0, WINDOW_BYTES - size, BEAT_BYTES)
         wanted.expand(fields, expand_rows(bench.memory.data, ddr, tokens, fields, CONFIG))
         await bench.expand(fields, tokens, ddr)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from espalier.spec import isa, memory
+from espalier.spec import checks, expansion, isa, memory
 from espalier.spec.config import BEAT_BYTES, SUM_BITS, Config
 from espalier.spec.isa import (
     MOST_GAIN,
@@ -27,7 +27,6 @@ from espalier.spec.isa import (
     Sums,
     reduction_address,
     reduction_target,
-    stored_column_bytes,
 )
 from espalier.spec.memory import ENTRY, Memory
 from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
@@ -135,7 +134,7 @@ class Generator:
         self._add(Opcode.VECTOR, source=Source.DRAIN, count=self._config.tile_chunks)
         self._add(Opcode.HALT)
         for pc, instruction in enumerate(self._program.instructions):
-            isa.check(instruction, self._config)
+            checks.check(instruction, self._config)
             word = instruction.encode().to_bytes(BEAT_BYTES, "little")
             self._program.image[pc * BEAT_BYTES : (pc + 1) * BEAT_BYTES] = word
         assert self._program.length * BEAT_BYTES <= DATA_OFFSET and self._free <= OUTPUT_OFFSET
@@ -249,12 +248,12 @@ class Generator:
         value = draw.choice([0, -1, f["most"] + 1, draw.randint(1, f["most"])])
         self._add(Opcode.SET, target=TOKENS, value=value)
         first = f["address"]
-        writes = [("WEIGHTS", first, first + isa.expand_words(f, self._config, f["most"]))]
+        writes = [("WEIGHTS", first, first + expansion.words(f, self._config, f["most"]))]
         if draw.random() < 0.5:
             f.update(register=STORE_AT, gap=0)
             writes.append(OUTPUTS)  # to which stores are readers: they need not wait for each other
         else:
-            size = isa.expand_extent(f, self._config, f["most"])
+            size = expansion.extent(f, self._config, f["most"])
             offset, self._free = self._free, self._free + size
             self._program.image[offset : self._free] = draw.randbytes(size)
             self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
@@ -332,7 +331,7 @@ class Generator:
 
     def _stored_bytes(self, f: dict[str, int]) -> int:
         if f["store"] == Store.COLUMNS:
-            return stored_column_bytes(self._config, f["count"])
+            return expansion.stored_column_bytes(self._config, f["count"])
         size = f["count"] * self._config.vector_lanes * (2 if f["store"] == Store.VALUES else 4)
         return size + -size % BEAT_BYTES
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.spec import isa, numerics
+from espalier.spec import checks, expansion, isa, numerics
 from espalier.spec.config import ACCUMULATOR_BITS, BEAT_BYTES, ITEM_BYTES, SUM_BITS, Config
 from espalier.spec.isa import (
     Combine,
@@ -142,7 +142,7 @@ class Machine:
             raise FaultRaised(Fault.ILLEGAL_INSTRUCTION)
         try:
             instruction = isa.decode(word)
-            isa.check(instruction, self.config)
+            checks.check(instruction, self.config)
         except ValueError as error:
             raise UndefinedError(f"instruction {self.pc}: {error}") from error
         return instruction
@@ -258,7 +258,7 @@ class Machine:
     def _expand(self, i: Instruction) -> int:
         tokens = min(max(self.registers[i["tokens"]], 1), i["most"])
         address = (self.registers[i["register"]] + i["offset"]) & MASK32
-        self._window_check(address, isa.expand_extent(i.fields, self.config, tokens))
+        self._window_check(address, expansion.extent(i.fields, self.config, tokens))
         rows = expand_rows(self.window, address, tokens, i.fields, self.config)
         self.memories.expand(i.fields, rows)
         beats_read = rows.size // BEAT_BYTES

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from espalier.spec import expansion
 from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from espalier.spec.fields import Layout
 from espalier.spec.isa import (
     INSTRUCTION_BYTES,
     Expand,
-    expand_height,
-    expand_row_bytes,
 )
 from espalier.spec.memory import (
     ENTRY,
@@ -45,7 +44,7 @@ def expand_rows(
     window: bytes | bytearray, address: int, tokens: int, fields: Mapping[str, int], config: Config
 ) -> np.ndarray:
     """The rows of `tokens` that an EXPAND reads, uint8 [tokens, bytes]."""
-    size = expand_row_bytes(fields, config)
+    size = expansion.row_bytes(fields, config)
     distance = size + fields["gap"] * BEAT_BYTES
     starts = range(address, address + tokens * distance, distance)
     rows = b"".join(window[start : start + size] for start in starts)
@@ -142,7 +141,7 @@ class Memories:
         limit = WEIGHT_LEVELS[8]
         values = items[:, :, : c.group].astype(np.int64).clip(-limit, limit)
         values = values.reshape(tokens, heads, features)
-        height = expand_height(f, c, tokens)
+        height = expansion.height(f, c, tokens)
         keys = f["kind"] == Expand.ROWS
         # [columns, rows] of every head, rows padded to whole words
         matrices = values.transpose(1, 2, 0) if keys else values.transpose(1, 0, 2)

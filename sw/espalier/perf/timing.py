@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..spec import isa
-from ..spec.config import SCALARS, Config
+from ..spec import expansion, isa
+from ..spec.config import BEAT_BYTES, SCALARS, Config
 from ..spec.isa import Expand, Instruction, Mode, Opcode, Scale, Source, Store, Sums
 from ..spec.memory import Memory
 from .trace import Step
@@ -229,13 +229,13 @@ class _Clock:
     def _expand(self, at: float, i: Instruction, beats: int) -> None:
         """A quad of keys, or a plane of an item of values, is written a cycle."""
         c, t = self.config, self.latencies
-        tokens = beats * 16 // isa.expand_row_bytes(i.fields, c)
+        tokens = beats * BEAT_BYTES // expansion.row_bytes(i.fields, c)
         items = i["heads"] * i["groups"]
         if i["kind"] == Expand.ROWS:
-            rows = isa.expand_height(i.fields, c, tokens) * c.lanes
+            rows = expansion.height(i.fields, c, tokens) * c.lanes
             cycles = rows // 4 * items * c.group * 2
         else:
-            height = isa.expand_height(i.fields, c, tokens)
+            height = expansion.height(i.fields, c, tokens)
             per_head = -(-height * c.lanes // c.group)
             cycles = tokens * i["heads"] * per_head * 2
         end = max(at + t.load + t.memory, self.free["load"]) + max(cycles, beats)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..program import Program
-from ..spec import isa
+from ..spec import expansion, isa
 from ..spec.config import BEAT_BYTES
 from ..spec.fields import Layout
 from ..spec.interface import STEPS_REGISTER
@@ -37,7 +37,7 @@ class Step:
 def store_beats(program: Program, instruction: Instruction) -> int:
     """DDR beats that a VECTOR writes."""
     if instruction["store"] == Store.COLUMNS:
-        return isa.stored_column_bytes(program.config, instruction["count"]) // BEAT_BYTES
+        return expansion.stored_column_bytes(program.config, instruction["count"]) // BEAT_BYTES
     element_bytes = {Store.NONE: 0, Store.VALUES: 2, Store.SUMS: 4}[Store(instruction["store"])]
     return -(-instruction["count"] * program.config.vector_lanes * element_bytes // BEAT_BYTES)
 
@@ -121,7 +121,7 @@ class _Walk:
             return np.array([chunks, store_beats(self.program, i)])
         if i.opcode is Opcode.EXPAND:
             tokens = min(max(registers[i["tokens"]], 1), i["most"])
-            return tokens * isa.expand_row_bytes(i.fields, self.program.config) // BEAT_BYTES
+            return tokens * expansion.row_bytes(i.fields, self.program.config) // BEAT_BYTES
         if i.opcode is Opcode.PRODUCT:
             if i["mode"] == Mode.CLEAR:
                 return np.zeros((self.program.config.arrays, 2))

@@ -51,7 +51,7 @@ def pieces(plan: TokenPass, layer: int, tile: int) -> list[Piece]:
     data, config = plan.data, plan.context.config
     result = []
     if data.blocks:
-        result.append(Piece(Memory.WEIGHTS, max(data.words(), 1), data.weights(layer, tile)))
+        result.append(Piece(Memory.WEIGHTS, data.size, data.weights(layer, tile)))
         result.append(Piece(Memory.DESCRIPTORS, data.groups, data.descriptors(layer, tile)))
     if data.parameters:
         words = np.concatenate(

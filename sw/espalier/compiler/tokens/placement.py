@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import CapacityError
-from ...spec import isa
+from ...spec import expansion, isa
 from ...spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
 from ...spec.isa import Expand
 from ...tokens.graph import Attention, Tensor
@@ -105,7 +105,7 @@ class HeadLayout:
         keys = kind == Expand.ROWS
         words = 0
         if not keys:
-            words = isa.expand_words(self.expand(Expand.ROWS), self.config, self.most_tokens)
+            words = expansion.words(self.expand(Expand.ROWS), self.config, self.most_tokens)
         return {
             "kind": kind,
             "address": words,
@@ -121,7 +121,7 @@ class HeadLayout:
     def words(self) -> int:
         """Weight words of keys and values in each array."""
         values = self.expand(Expand.COLUMNS)
-        return values["address"] + isa.expand_words(values, self.config, self.most_tokens)
+        return values["address"] + expansion.words(values, self.config, self.most_tokens)
 
     def fits(self) -> bool:
         slots = 2 * self.together * (self.score_slots + self.context_slots)
@@ -172,5 +172,5 @@ def stored_bytes(config: Config, elements: int, *, columns: bool) -> int:
     """Bytes that elements take in a record."""
     chunks = config.chunks(elements)
     if columns:
-        return isa.stored_column_bytes(config, chunks)
+        return expansion.stored_column_bytes(config, chunks)
     return -(-chunks * config.vector_lanes * 2 // BEAT_BYTES) * BEAT_BYTES

@@ -127,16 +127,17 @@ class PassData:
     """[vector][layer], int16 of whole chunks; they come first in vector memory."""
     tables: list[tuple[str, list[list[tuple[int, int]]]]] = field(default_factory=list)
     """(name, by layer its entries)"""
+    size: int = 1
+    """Words that are loaded into every array, once placed."""
 
-    def words(self, blocks: list[RowBlock] | None = None) -> int:
+    def words(self) -> int:
         """Words that the fullest array needs."""
-        blocks = self.blocks if blocks is None else blocks
         totals = [
-            sum((block.packed[i][t].lengths for block in blocks), np.zeros(1, np.int64)).max()
+            sum((block.packed[i][t].lengths for block in self.blocks), np.zeros(1, np.int64)).max()
             for i in range(self.layers)
             for t in range(self.tiles)
         ]
-        return int(max(totals, default=0)) if blocks else 0
+        return int(max(totals, default=0)) if self.blocks else 0
 
     @property
     def groups(self) -> int:
@@ -153,6 +154,7 @@ class PassData:
     def place(self) -> None:
         """Give every block its descriptors and every vector of parameters its address."""
         groups, chunk, words = 0, 0, max(self.words(), 1)
+        self.size = words
         for block in self.blocks:
             block.descriptors, block.weights = groups, (0, words)
             groups += block.groups
@@ -168,7 +170,7 @@ class PassData:
             np.concatenate([b.packed[layer][tile].words[array] for b in self.blocks])
             for array in range(self.config.arrays)
         ]
-        return weight_bytes(words, max(self.words(), 1), self.config)
+        return weight_bytes(words, self.size, self.config)
 
     def descriptors(self, layer: int, tile: int) -> bytes:
         starts, parts = np.zeros(self.config.arrays, np.int64), []

@@ -10,7 +10,6 @@ import numpy as np
 from ...errors import CapacityError
 from ...parameters import Rows
 from ...spec.config import SLOTS
-from ...spec.numerics import TABLE_SEGMENTS
 from ...tokens.evaluate import entries
 from ...tokens.graph import (
     Add,
@@ -332,10 +331,6 @@ class TokenPass:
     def column_groups(self) -> int:
         groups = self.context.config.groups_per_array
         return 2 * sum(groups(self.context.shape(t).elements) for t in self.column_tensors())
-
-    @property
-    def table_items(self) -> int:
-        return len(self.data.tables) * TABLE_SEGMENTS
 
 
 def _rows(rows: Rows, first: int, count: int) -> Rows:
