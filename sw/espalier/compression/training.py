@@ -150,7 +150,7 @@ class _Trainer:
         self.path = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = checkpoint_every
         trained = [p for p in compressor.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=learning_rate)
+        self.optimizer = torch.optim.Adam(trained, lr=learning_rate, fused=True)  # a pass, not 8
         self.position = 0
         """Batches taken from the present epoch."""
         self.epoch_state = torch.get_rng_state()
