@@ -24,6 +24,7 @@ from .importer import bind, import_tokens
 from .inputs import describe
 from .lower import FittedScales, Lowering
 from .plan import Options, Plan, Planner
+from .state import pack, unpack
 
 Results = dict[str, list[Tensor]]
 """By output's name, one tensor for each sample."""
@@ -38,6 +39,10 @@ class QuantTransformer(nn.Module):
     bits: weight bits (4 or 8) of each linear layer, by its result.
     weights, masks: the parameters, in modules named as in the user's model, and which elements of
         matrices are kept: those that were not 0 when the model was imported.
+    example: the arguments, by name, that the model was imported with.
+
+    Its state_dict is whole: weights, masks, bits and scales; `load_state_dict` takes it into any
+    import of the same model. `espalier.compression.save_compressed` writes it into a file.
     """
 
     def __init__(self, tokens: FloatGraph, weight_bits: int | Mapping[str, int] = 8) -> None:
@@ -55,6 +60,16 @@ class QuantTransformer(nn.Module):
         self.plan: Plan | None = None
         self._fitted = FittedScales()
         self._made: tuple[Any, TokenGraph] | None = None
+        self.example: dict[str, Any] = {}
+        self.register_load_state_dict_pre_hook(_take_masks)
+
+    def get_extra_state(self) -> Tensor:
+        """Bits and scales, for state_dict."""
+        return pack(self.bits, self.plan)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take bits and scales from a state_dict. Raises InputError when they do not fit."""
+        self.bits, self.plan = unpack(state, self.tokens)
 
     def set_bits(self, value: Value, bits: int) -> None:
         """Choose the weight bits of the linear layer that gives `value`."""
@@ -165,6 +180,14 @@ def _place(root: nn.Module, name: str, tensor: Tensor) -> None:
         root.register_buffer(last, tensor)
 
 
+def _take_masks(module: QuantTransformer, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before a state is loaded: the same masks as it has, for whichever matrices those are."""
+    module.masks, start = nn.Module(), f"{prefix}masks."
+    for name, weight in module.weights.named_parameters():
+        if start + name in state:
+            _place(module.masks, name, torch.ones_like(weight, dtype=torch.bool))
+
+
 def _stack(output: Output, results: list[Tensor]) -> Tensor:
     """Samples' results as the model has them; shorter ones end with zeros."""
     batch, tokens = output.axes
@@ -201,6 +224,7 @@ def quantize(
     options: how ranges are chosen and outliers handled.
     """
     result = QuantTransformer(import_tokens(model, args, kwargs), weight_bits)
+    result.example = bind(model, args, kwargs)
     batches = [(args, kwargs)]
     if calibration is not None:
         batches = [_call(batch) for batch in calibration]
