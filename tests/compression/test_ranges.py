@@ -43,3 +43,22 @@ def test_zeros_have_a_range():
         kind = make(100.0)
         kind.add(torch.zeros(5))
         assert kind.value() == 0
+
+
+def test_no_channel_is_lost_of_rows_of_any_width():
+    """Of 384 channels one in four is large; an even sample has a quarter of large magnitudes."""
+    for width in (384, 256, 100):
+        channels = (torch.arange(width) % 4 == 3).float()
+        kind = Percentile(70.0)
+        for _ in range(4):
+            kind.add(channels.repeat(1000))
+        assert len(kind.pool) <= POOL
+        assert kind.pool.mean().item() == pytest.approx(1 / 4, abs=0.01)
+
+
+def test_the_sample_is_the_same_every_time():
+    values = torch.arange(3.0 * POOL)
+    kinds = [LeastError(), LeastError()]
+    for kind in kinds:
+        kind.add(values)
+    assert kinds[0].pool.equal(kinds[1].pool)

@@ -10,7 +10,11 @@ from torch import Tensor
 from ..spec.numerics import COLUMN_MAX
 
 POOL = 1 << 16
-"""Magnitudes kept of all batches; of more, every second goes, and again."""
+"""Magnitudes kept of all batches; of more, about every second goes, chosen at random, and again.
+
+Not by their places: every second of a row of even width would be the same channels in every row.
+"""
+SEED = 0
 CLIPPING_STEPS = 100
 """Candidates of `LeastError`, as hundredths of the largest magnitude."""
 
@@ -31,19 +35,30 @@ class Largest:
 
 
 class _Pooled(Largest):
-    """A range from an even sample of all magnitudes."""
+    """A range from a sample of all magnitudes, each as likely to be in it as any other."""
 
     def __init__(self) -> None:
         super().__init__()
         self._parts: list[Tensor] = []
-        self._stride = 1
+        self._keys: list[Tensor] = []
+        self._share = 1.0
+        """Magnitudes are kept whose random key in 0..1 is below."""
+        self._random = torch.Generator().manual_seed(SEED)
 
     def add(self, magnitude: Tensor) -> None:
         super().add(magnitude)
-        self._parts.append(magnitude[:: self._stride].clone())
+        keys = torch.rand(len(magnitude), generator=self._random).to(magnitude.device)
+        self._parts.append(magnitude)
+        self._keys.append(keys)
+        self._thin()
         while sum(len(part) for part in self._parts) > POOL:
-            self._stride *= 2
-            self._parts = [part[::2].clone() for part in self._parts]
+            self._share /= 2
+            self._thin()
+
+    def _thin(self) -> None:
+        kept = [keys < self._share for keys in self._keys]
+        self._parts = [part[k] for part, k in zip(self._parts, kept, strict=True)]
+        self._keys = [keys[k] for keys, k in zip(self._keys, kept, strict=True)]
 
     @property
     def pool(self) -> Tensor:
