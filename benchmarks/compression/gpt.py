@@ -3,6 +3,7 @@
     python benchmarks/compression/gpt.py --data DIR              # every table, in order
     python benchmarks/compression/gpt.py --data DIR --table baseline densities
     python benchmarks/compression/gpt.py --compare               # paired intervals
+    python benchmarks/compression/gpt.py --markdown              # the page's table
     python benchmarks/compression/gpt.py --plot                  # figure from the table
     python benchmarks/compression/gpt.py --data DIR --compile KEY [KEY ...]   # programs, run
 
@@ -42,6 +43,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help="folder of tables and plots")
     add("--build", type=Path, default=BUILD, help="folder of predictions, weights, checkpoints")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
+    add("--markdown", action="store_true", help="print the table of finished runs, and stop")
     add("--plot", action="store_true", help="draw the figure of finished runs, and stop")
     add("--compile", nargs="+", metavar="KEY", help="compile finished runs with rounded weights")
     add("--windows", type=int, default=64, help="of the test, for compiled programs")
@@ -54,11 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     ledger = Ledger(wishes.results / "gpt.csv", wishes.build)
     torch.set_num_threads(wishes.threads)
     try:
-        if wishes.plot or wishes.compare:
+        if wishes.plot or wishes.compare or wishes.markdown:
             import gpt_compare
 
-            act = gpt_compare.draw if wishes.plot else gpt_compare.write
-            print(act(ledger, wishes.results))
+            if wishes.markdown:
+                print(gpt_compare.markdown(ledger))
+            else:
+                act = gpt_compare.draw if wishes.plot else gpt_compare.write
+                print(act(ledger, wishes.results))
             return 0
         if wishes.data is None:
             raise DataError("--data must name the folder with tinyshakespeare.txt")

@@ -3,6 +3,7 @@
     python benchmarks/compression/sst2.py --data DIR [--encoder DIR]   # every table, in order
     python benchmarks/compression/sst2.py --data DIR --table baseline one-shot
     python benchmarks/compression/sst2.py --compare                    # paired intervals
+    python benchmarks/compression/sst2.py --markdown                   # the page's table
     python benchmarks/compression/sst2.py --plot                       # figure from the table
 
 DIR has sst2_train.tsv and sst2_dev.tsv; the encoder is the one of the package
@@ -43,6 +44,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help="folder of tables and plots")
     add("--build", type=Path, default=BUILD, help="folder of predictions, weights, checkpoints")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
+    add("--markdown", action="store_true", help="print the table of finished runs, and stop")
     add("--plot", action="store_true", help="draw the figure of finished runs, and stop")
     return parser.parse_args(argv)
 
@@ -53,11 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     ledger = Ledger(wishes.results / "sst2.csv", wishes.build)
     torch.set_num_threads(wishes.threads)
     try:
-        if wishes.plot or wishes.compare:
+        if wishes.plot or wishes.compare or wishes.markdown:
             import sst2_compare
 
-            act = sst2_compare.draw if wishes.plot else sst2_compare.write
-            print(act(ledger, wishes.results))
+            if wishes.markdown:
+                print(sst2_compare.markdown(ledger))
+            else:
+                act = sst2_compare.draw if wishes.plot else sst2_compare.write
+                print(act(ledger, wishes.results))
             return 0
         return run(wishes, ledger)
     except (DataError, EspalierError) as error:

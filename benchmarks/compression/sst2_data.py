@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,16 @@ class DataError(Exception):
     """The data is not there or not what it should be; the message says what to do."""
 
 
+class Batch(NamedTuple):
+    """Token numbers [B, T] with 0 behind the end, the mask of what is there [B, T], labels [B], and
+    the sentences' places in what they were taken from."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    rows: list[int]
+
+
 @dataclass(frozen=True)
 class Sentences:
     """Token numbers [T] of each sentence, [CLS] and [SEP] included, and its label, 1 positive."""
@@ -39,12 +50,11 @@ class Sentences:
     def some(self, index: Tensor) -> Sentences:
         return Sentences([self.tokens[i] for i in index.tolist()], self.labels[index])
 
-    def padded(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Some sentences [B] as token numbers [B, T] with 0 behind the end, the mask of what is
-        there [B, T] and labels [B]."""
+    def padded(self, index: Tensor) -> Batch:
+        """Some sentences [B], as long as the longest of them."""
         chosen = self.some(index)
         ids = torch.nn.utils.rnn.pad_sequence(chosen.tokens, batch_first=True)
-        return ids, (ids != 0).long(), chosen.labels
+        return Batch(ids, (ids != 0).long(), chosen.labels, index.tolist())
 
 
 class Batches:
@@ -56,7 +66,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.sentences) // self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         lengths = torch.tensor([len(x) for x in self.sentences.tokens])
         batches: list[Tensor] = []
         for bucket in torch.randperm(len(self.sentences)).split(BUCKET * self.size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sst2_model import ENCODER
 
@@ -14,17 +14,26 @@ PATTERNS = ("column-balanced", "fine-grained")
 ONE_SHOT = ("magnitude", "wanda", "sparsegpt")
 
 
+ALL_ROWS = 60_000
+"""More than the training set has."""
+CALIBRATION = 128
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """All that a run's result depends on, apart from the code.
 
     Members
     -------
-    density: share of the encoder's matrices kept; pooler, classifier and embeddings stay whole.
-    method: "fine-tune" is the dense model, "magnitude", "wanda" and "sparsegpt" prune it once.
+    method: "fine-tune" makes the dense model of the packaged encoder, "continue" trains it further:
+        the model that all others start from, follow and are compared with. "magnitude", "wanda",
+        "sparsegpt" and "least-squares" prune it once, "sr-ste" while it is trained.
+    density: share of the encoder's matrices kept; pooler and classifier stay whole.
     weight_bits: 32 leaves floats; 8 and 4 round the encoder's matrices.
     steps: of training; a compressed model with 0 steps sees `calibration` sentences, no labels.
-    examples: rows of the training set that fine-tuning and retraining draw from.
+    distillation, hidden: weights of the dense model's scores and hidden states in the loss.
+    examples: rows of the training set that training draws from.
+    embedding_density, embedding_bits: of the table of words.
     """
 
     method: str = "fine-tune"
@@ -34,19 +43,27 @@ class Setting:
     steps: int = 1000
     learning_rate: float = 1e-4
     distillation: float = 0.0
+    hidden: float = 0.0
     batch: int = 64
     examples: int = 32_000
     calibration: int = 0
+    embedding_density: float = 1.0
+    embedding_bits: int = 32
     seed: int = 0
 
     @property
     def is_dense(self) -> bool:
-        return self.method == "fine-tune"
+        """Whether it is what compressed models are compared with."""
+        return self.method == "continue"
 
     @property
-    def dense(self) -> Setting:
-        """The fine-tuned model that a compressed one starts from: one for all."""
-        return Setting()
+    def origin(self) -> Setting | None:
+        """The run whose model this one starts from; none: the packaged encoder."""
+        if self.method == "fine-tune":
+            return None
+        if self.method == "continue":
+            return Setting()
+        return CONTINUED
 
     def recipe(self) -> Recipe:
         goals = {"density": self.density}
@@ -55,19 +72,20 @@ class Setting:
         if self.weight_bits != 32:
             goals["weight_bits"] = self.weight_bits
         known = {
-            "fine-tune": {},
-            "round": {},
             "magnitude": {"score": "magnitude", "method": "one-shot"},
             "wanda": {"score": "wanda", "method": "one-shot"},
             "sparsegpt": {"method": "sparsegpt"},
+            "least-squares": {"method": "least-squares"},
+            "sr-ste": {"method": "sr-ste"},
         }
         return Recipe(
             density=1.0,
             weight_bits=8,
             arithmetic="float" if self.weight_bits == 32 else "weights",
-            distillation=self.distillation,
+            weight_scales="learned" if self.steps else "error",
+            prune_end=0.6 if self.method == "sr-ste" else FIXED,
             layers={ENCODER: goals},
-            **known[self.method],
+            **known.get(self.method, {"method": "one-shot"}),
         )
 
     def values(self) -> dict[str, object]:
@@ -75,32 +93,42 @@ class Setting:
         return asdict(self)
 
     def __str__(self) -> str:
-        if self.is_dense:
-            return f"fine-tuned, seed {self.seed}"
+        if self.method in ("fine-tune", "continue"):
+            return f"{self.method}, seed {self.seed}"
         bits = "float" if self.weight_bits == 32 else f"W{self.weight_bits}"
-        parts = [self.method, f"{self.density:.0%}", self.pattern, bits]
+        place = [f"{self.density:.0%}", self.pattern] if self.density < 1 else []
+        parts = [self.method, *place, bits]
+        if self.embedding_density < 1 or self.embedding_bits != 32:
+            rounded = "" if self.embedding_bits == 32 else f" W{self.embedding_bits}"
+            parts += [f"embeddings {self.embedding_density:.1%}{rounded}"]
         parts += [f"{self.steps} steps"] if self.steps else []
         return f"{', '.join(parts)}, seed {self.seed}"
 
 
+FIXED = 0.02
+"""Share of the steps after which scales are learned instead of searched in every step."""
+CONTINUED = Setting(method="continue", steps=600, learning_rate=5e-5, batch=32, examples=ALL_ROWS)
+ONCE = Setting(steps=0, calibration=CALIBRATION)
+RETRAINED = Setting(
+    method="sparsegpt", learning_rate=2e-4, distillation=0.5, hidden=1.0, batch=32,
+    examples=ALL_ROWS, calibration=CALIBRATION,
+)  # fmt: skip
+STEPS = {0.5: 400, 0.2: 1200, 0.1: 1500}
+"""Of retraining by density: what is left of fewer weights has to move further."""
+EMBEDDINGS = {0.5: 0.484, 0.2: 0.175, 0.1: 0.072}
+"""Density of the table of words with which the share of the encoder's weights is that of all."""
+
+
 def baseline() -> list[Setting]:
     """The dense model in floats, and with the encoder's weights rounded."""
-    return [
-        Setting(),
-        *(
-            Setting(method="round", weight_bits=bits, steps=0, calibration=CALIBRATION)
-            for bits in (8, 4)
-        ),
-    ]
-
-
-CALIBRATION = 128
+    rounded = [replace(ONCE, method="round", weight_bits=bits) for bits in (8, 4)]
+    return [Setting(), CONTINUED, *rounded]
 
 
 def one_shot() -> list[Setting]:
     """Pruned once, no labels."""
     return [
-        Setting(method=method, density=density, pattern=pattern, steps=0, calibration=CALIBRATION)
+        replace(ONCE, method=method, density=density, pattern=pattern)
         for method in ONE_SHOT
         for density in DENSITIES
         for pattern in PATTERNS
@@ -108,61 +136,47 @@ def one_shot() -> list[Setting]:
 
 
 def retrained() -> list[Setting]:
-    """Pruned once by Wanda's score, then trained for a short while behind the mask."""
+    """From SparseGPT's weights, trained behind the mask."""
+    places = [(0.2, 0), (0.5, 0), (0.1, 0), (0.2, 1), (0.5, 1), (0.1, 1)]
     return [
-        Setting(
-            method="wanda",
-            density=density,
-            pattern=pattern,
-            steps=150,
-            batch=32,
-            learning_rate=2e-4,
-            distillation=0.5,
-            calibration=CALIBRATION,
-        )
-        for density in DENSITIES
-        for pattern in PATTERNS
-    ]
-
-
-def longer() -> list[Setting]:
-    """From SparseGPT's weights, and four times as long."""
-    return [
-        Setting(
-            method="sparsegpt",
-            density=density,
-            pattern=pattern,
-            steps=600,
-            batch=32,
-            learning_rate=2e-4,
-            distillation=0.5,
-            calibration=CALIBRATION,
-        )
-        for density in (0.2, 0.5, 0.1)
-        for pattern in PATTERNS
+        replace(RETRAINED, density=density, pattern=PATTERNS[pattern], steps=STEPS[density])
+        for density, pattern in places
     ]
 
 
 def rounded() -> list[Setting]:
-    """The hardware's pattern with 4-bit weights, trained for a short while."""
+    """The hardware's pattern with rounded weights from the first step on."""
     return [
-        Setting(
-            method="wanda",
-            density=density,
-            pattern="column-balanced",
-            weight_bits=4,
-            steps=150,
-            batch=32,
-            learning_rate=2e-4,
-            distillation=0.5,
-            calibration=CALIBRATION,
-        )
-        for density in DENSITIES
+        replace(each, weight_bits=bits)
+        for bits in (4, 8)
+        for each in retrained()
+        if each.pattern == PATTERNS[0] and each.density in (0.5, 0.2)
     ]
 
 
+def embeddings() -> list[Setting]:
+    """The table of words alone, and with it a share of all parameters."""
+    table = replace(ONCE, method="round", calibration=0)
+    return [
+        replace(table, embedding_bits=8),
+        replace(table, embedding_bits=4),
+        *(replace(table, embedding_density=d) for d in DENSITIES),
+        *(
+            replace(each, embedding_density=EMBEDDINGS[each.density])
+            for each in retrained()
+            if each.pattern == PATTERNS[0]
+        ),
+    ]
+
+
+def seeds() -> list[Setting]:
+    """Retrained again, with other orders of the training set."""
+    hardware = [each for each in retrained() if each.pattern == PATTERNS[0]]
+    return [replace(each, seed=seed) for seed in (1, 2) for each in hardware]
+
+
 TABLES: dict[str, Callable[[], Iterable[Setting]]] = {
-    "baseline": baseline, "one-shot": one_shot, "retrained": retrained, "longer": longer,
-    "rounded": rounded,
+    "baseline": baseline, "retrained": retrained, "rounded": rounded, "embeddings": embeddings,
+    "one-shot": one_shot, "seeds": seeds,
 }  # fmt: skip
 """In order of value."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from ledger import Ledger, key
 from progress import Report
-from sst2_data import Batches, Sentences, Split, encoder_folder, read
+from sst2_data import Batch, Batches, Sentences, Split, encoder_folder, read
+from sst2_embeddings import compress, counts
 from sst2_model import SentenceReader, log_probabilities, loss, measures
-from sst2_settings import Setting
+from sst2_settings import CONTINUED, Setting
+from sst2_teacher import Loss, Teacher
 from torch import nn
 
 import espalier
 
-CHECKPOINT_EVERY = 25
+CHECKPOINT_EVERY = 100
 Row = dict[str, str]
 
 
@@ -50,11 +53,11 @@ class Study:
     def finish(self, setting: Setting, progress: Report) -> None:
         """One run, to its row."""
         start = time.monotonic()
-        dense = None if setting.is_dense else self.dense(setting.dense, progress)
+        dense = self.origin(setting, progress)
         torch.manual_seed(setting.seed)
-        model = self.compress(dense or SentenceReader(self.encoder), setting, progress)
+        model = self.compress(dense, setting, progress)
         seconds = time.monotonic() - start
-        if setting.is_dense:
+        if setting.steps:
             torch.save(model.state_dict(), self.ledger.weights(setting.values()))
         predictions = {
             name: log_probabilities(model, getattr(self.split, name))
@@ -65,32 +68,53 @@ class Study:
         self.ledger.add(setting.values(), results(model, seconds, predictions), predictions)
         self.checkpoint(setting).unlink(missing_ok=True)
 
-    def dense(self, setting: Setting, progress: Report) -> SentenceReader:
-        """The fine-tuned model of a setting, trained now if it is not there."""
-        model = SentenceReader(self.encoder)
-        path = self.ledger.weights(setting.values())
-        if not path.exists():
+    def origin(self, setting: Setting, progress: Report) -> SentenceReader:
+        """What a setting starts from, trained now if it is not there; its words compressed."""
+        model = SentenceReader(self.encoder, 0.0 if setting.distillation else 0.1)
+        before = setting.origin
+        if before is None:
             torch.manual_seed(setting.seed)
-            trained = self.compress(model, setting, progress)
-            torch.save(trained.state_dict(), path)
-        model.load_state_dict(torch.load(path, weights_only=True))
+            return SentenceReader(self.encoder)
+        if not self.ledger.weights(before.values()).exists():
+            self.finish(before, progress)
+        model.load_state_dict(self.weights(before))
+        table = model.bert.embeddings.word_embeddings.weight
+        table.requires_grad = before.origin is None
+        if setting.embedding_density < 1 or setting.embedding_bits < 32:
+            used = counts(self.split.training.tokens, len(table))
+            table.data = compress(table, setting.embedding_density, setting.embedding_bits, used)
         return model.eval()
+
+    def weights(self, setting: Setting) -> dict[str, torch.Tensor]:
+        return torch.load(self.ledger.weights(setting.values()), weights_only=True)
+
+    def restore(self, setting: Setting) -> SentenceReader:
+        """The model of a finished run: pruned and rounded weights in a plain module."""
+        model = SentenceReader(self.encoder)
+        model.load_state_dict(self.weights(setting))
+        return model.eval()
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The dense model, which remembers what it said about every row."""
+        return Teacher(self.restore(CONTINUED))
 
     def compress(self, model: nn.Module, setting: Setting, progress: Report) -> nn.Module:
         """What the setting makes of a model; fine-tuning is compression to a density of 1."""
         training = self.drawn(setting.examples)
         calibration = None
-        if setting.calibration:
-            few = training.some(torch.arange(setting.calibration))
-            calibration = [(ids, mask) for ids, mask, _ in ordered(few)]
+        if setting.calibration or not setting.steps:
+            few = training.some(torch.arange(setting.calibration or 1))
+            calibration = [(batch.ids, batch.mask) for batch in ordered(few)]
         if not setting.steps:
             return espalier.compress(model, setting.recipe(), calibration=calibration)
+        taught = setting.distillation > 0
         return espalier.compress(
             model,
             setting.recipe(),
             calibration=calibration,
             batches=Batches(training, setting.batch),
-            loss=loss,
+            loss=Loss(self.teacher, setting.distillation, setting.hidden) if taught else loss,
             steps=setting.steps,
             learning_rate=setting.learning_rate,
             checkpoint=self.checkpoint(setting),
@@ -107,7 +131,7 @@ class Study:
         return self.ledger.weights(setting.values()).with_name(f"{key(setting.values())}.running")
 
 
-def ordered(sentences: Sentences, size: int = 32) -> Iterable[tuple]:
+def ordered(sentences: Sentences, size: int = 32) -> list[Batch]:
     """Batches of similar lengths, always the same."""
     lengths = torch.tensor([len(x) for x in sentences.tokens])
     return [sentences.padded(index) for index in lengths.argsort(stable=True).split(size)]
@@ -122,7 +146,7 @@ def results(
     row: dict[str, object] = {
         "kept": round(sum(m.kept for m in inside) / size, 5),
         "stored": round(sum(m.entries for m in inside) / size, 5),
-        "kept_of_all": round(_kept_of_all(model, size - sum(m.kept for m in inside)), 5),
+        "kept_of_all": round(kept_of_all(model), 5),
     }
     for part in ("validation", "test"):
         labels = torch.from_numpy(predictions[f"{part}_labels"])
@@ -139,16 +163,19 @@ def results(
     }
 
 
-def _kept_of_all(model: nn.Module, removed: int) -> float:
-    return 1 - removed / sum(parameter.numel() for parameter in model.parameters())
+def kept_of_all(model: nn.Module) -> float:
+    """Share of all parameters that are not 0."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    return sum(int(parameter.count_nonzero()) for parameter in model.parameters()) / every
 
 
 def summary(rows: list[Row]) -> str:
     """Rows as text."""
-    lines = [f"{'':46} kept  stored   validation       test        seconds"]
+    lines = [f"{'':65} kept  stored   validation       test        seconds"]
     for row in rows:
         name = f"{row['method']:10} {float(row['density']):4.0%} {row['pattern']:15} "
         name += f"{row['weight_bits']:>2} bits {row['steps']:>5} steps"
+        name += f" words {float(row['embedding_density']):4.0%} {row['embedding_bits']:>2} bits"
         parts = [
             f"{100 * float(row[f'{part}_accuracy']):6.2f} {float(row[f'{part}_cross_entropy']):.4f}"
             for part in ("validation", "test")
