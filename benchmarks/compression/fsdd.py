@@ -4,6 +4,7 @@
     python benchmarks/compression/fsdd.py --data DIR --table densities --seeds 0 1 2
     python benchmarks/compression/fsdd.py --compare                 # paired intervals of what ran
     python benchmarks/compression/fsdd.py --plot                    # figures from the table
+    python benchmarks/compression/fsdd.py --tables                  # docs/compression-study.md's
     python benchmarks/compression/fsdd.py --data DIR --compile KEY  # programs against modules
 
 DIR has fsdd.npz. Finished runs are rows of benchmarks/results/compression/fsdd.csv and are not run
@@ -16,6 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import fused
 import torch
 from fsdd_data import DataError
 from fsdd_settings import TABLES
@@ -39,11 +41,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--only", metavar="TEXT", nargs="+", help="of these, what has one of the texts in its name")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--threads", type=int, default=1, help="of torch")
+    add("--plain", action="store_true", help="train without the C loops, see fused.py")
     add("--budget-minutes", type=float, help="start no run that would end later than this")
     add("--results", type=Path, default=RESULTS, help="folder of tables and plots")
     add("--build", type=Path, default=BUILD, help="folder of predictions and weights")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
     add("--plot", action="store_true", help="draw figures of finished runs, and stop")
+    add("--tables", action="store_true", help="print finished runs as Markdown tables, and stop")
     add("--compile", nargs="+", metavar="KEY", help="compile these finished runs, and stop")
     add("--thresholds", nargs="+", metavar="KEY", help="set delta thresholds in these, and stop")
     return parser.parse_args(argv)
@@ -72,6 +76,11 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
         print(write(ledger, wishes.results / "fsdd_differences.csv"))
         return 0
+    if wishes.tables:
+        from fsdd_tables import tables
+
+        print(tables(wishes.results))
+        return 0
     if wishes.data is None:
         raise DataError("--data must name the folder with fsdd.npz")
     if wishes.compile:
@@ -90,6 +99,8 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def run(wishes: argparse.Namespace, ledger: Ledger) -> int:
+    if not wishes.plain:
+        fused.install(wishes.build)
     study = Study(wishes.data, ledger, wishes.budget_minutes)
     settings = [s for seed in wishes.seeds for t in wishes.table for s in TABLES[t](seed)]
     if wishes.only:

@@ -22,9 +22,10 @@ Runs = dict[Setting, dict[int, dict[str, np.ndarray]]]
 
 
 def setting_of(row: dict[str, str]) -> Setting:
-    """The setting that a row of the table came from; its density rounded as the table has it."""
+    """The setting that a row of the table came from."""
     kinds = {"str": str, "int": int, "float": float}
-    return Setting(**{f.name: kinds[f.type](row[f.name]) for f in fields(Setting)})
+    setting = Setting(**{f.name: kinds[f.type](row[f.name]) for f in fields(Setting)})
+    return replace(setting, density=1 / round(1 / setting.density, 2))  # the table rounds it
 
 
 def runs(ledger: Ledger) -> Runs:
@@ -46,9 +47,9 @@ def pairs(settings: list[Setting]) -> Iterator[tuple[Setting, Setting]]:
 
 def _compared(first: Setting, second: Setting) -> bool:
     """Whether a pair is worth a row: with dense; any pattern with the yardstick; uniform with
-    chosen k; more lanes with fewer; a method with the default; held back with not."""
+    chosen k; more lanes with fewer; a method with the default."""
     changed = {f.name for f in fields(Setting) if getattr(first, f.name) != getattr(second, f.name)}
-    if second == first.dense:
+    if second in (first.dense, first.longer):
         return True
     if second.pattern == "fine-grained":
         return changed in ({"pattern"}, {"pattern", "lanes"})
@@ -56,7 +57,6 @@ def _compared(first: Setting, second: Setting) -> bool:
         (changed == {"lanes"} and first.lanes > second.lanes)
         or (changed == {"pattern"} and first.pattern == "uniform-k")
         or (changed == {"method"} and second.method == "gradual")
-        or (changed == {"delta_threshold"} and second.delta_threshold == 0)
     )
 
 

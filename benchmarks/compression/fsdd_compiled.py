@@ -17,6 +17,8 @@ from intervals import paired_difference
 from torch import nn
 
 import espalier
+from espalier.compression.convert import quant_modules
+from espalier.quantized import QuantGRU
 
 COLUMNS = (
     "key", "setting", "recordings", "module_accuracy", "program_accuracy",
@@ -41,8 +43,11 @@ def restore(study: Study, setting: Setting, threshold: int | None = None) -> nn.
         raise DataError(f"{name(setting)}: {path} must be there; run the setting here first")
     x, lengths, _ = study.split(setting.split).training.padded(torch.arange(16))
     dense = study.dense(setting, lambda done, steps, loss: None)
-    chosen = setting if threshold is None else replace(setting, delta_threshold=threshold)
-    model = espalier.compress(dense, chosen.recipe(), calibration=[(x, lengths)])
+    recipe = replace(setting.recipe(), method="gradual", score=None, allocation="uniform")
+    model = espalier.compress(dense, recipe, calibration=[(x, lengths)])
+    for module in quant_modules(model) if threshold is not None else ():
+        if isinstance(module, QuantGRU):
+            module.thresholds = dict.fromkeys(module.thresholds, threshold)
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 

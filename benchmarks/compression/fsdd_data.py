@@ -56,22 +56,24 @@ class Split:
 class Batches:
     """Batches of similar lengths in random order, iterable again and again.
 
-    The order follows torch's default random generator.
+    The order follows torch's default random generator. With `scores` [N, 10], what a teacher says
+    of the recordings, each batch has its share of them as a fourth tensor.
     """
 
-    def __init__(self, recordings: Recordings, size: int) -> None:
-        self.recordings, self.size = recordings, size
+    def __init__(self, recordings: Recordings, size: int, scores: Tensor | None = None) -> None:
+        self.recordings, self.size, self.scores = recordings, size, scores
 
     def __len__(self) -> int:
         return -(-len(self.recordings) // self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         lengths = torch.tensor([len(x) for x in self.recordings.features])
         batches: list[Tensor] = []
         for bucket in torch.randperm(len(self.recordings)).split(BUCKET * self.size):
             batches += bucket[lengths[bucket].argsort()].split(self.size)
         for i in torch.randperm(len(batches)).tolist():
-            yield self.recordings.padded(batches[i])
+            extra = () if self.scores is None else (self.scores[batches[i]],)
+            yield (*self.recordings.padded(batches[i]), *extra)
 
 
 def load(folder: Path) -> dict[str, np.ndarray]:

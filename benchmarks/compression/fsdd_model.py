@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from fsdd_data import BANDS, Batches, Recordings
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from espalier.compression.distillation import divergence
 
 HIDDEN, LAYERS, CLASSES = 256, 2, 10
 DROPOUT = 0.2
@@ -31,9 +34,24 @@ class SpeechReader(nn.Module):
         return self.head(last)
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     x, lengths, digits = batch
     return cross_entropy(model(x, lengths), digits)
+
+
+def following(share: float, temperature: float) -> Callable[[nn.Module, Any], Tensor]:
+    """A loss that follows the teacher's scores, the batch's fourth tensor, by a share.
+
+    It is `Recipe(distillation=share)`'s, but the teacher answers once and not in every epoch.
+    """
+
+    def mixed(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        x, lengths, digits, expected = batch
+        scores = model(x, lengths)
+        task = cross_entropy(scores, digits)
+        return (1 - share) * task + share * divergence(scores, expected, temperature)
+
+    return mixed
 
 
 def train_dense(

@@ -12,6 +12,8 @@ from fsdd_compare import setting_of
 from fsdd_data import OFFICIAL
 from fsdd_settings import Setting
 
+from espalier.spec.config import DE1_SOC
+
 Row = dict[str, str]
 MEASURES = {
     "test_cross_entropy": ("cross-entropy on the test (nats)", 1.0),
@@ -27,6 +29,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     figures = {
         "fsdd_density.png": (densities, "share of the weights kept"),
         "fsdd_lanes.png": (lanes, "lanes of an array"),
+        "fsdd_methods.png": (methods, "share of the weights kept"),
     }
     return [
         path
@@ -36,17 +39,22 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def densities(setting: Setting) -> tuple[str, float] | None:
-    if setting.delta_threshold or setting.is_dense or setting.weight_bits != 4:
+    if setting.is_dense or setting.weight_bits != 4 or setting.method != "gradual":
         return None
     lanes = "" if setting.pattern == "fine-grained" else f", {setting.lanes} lanes"
     return setting.pattern + lanes, setting.density
 
 
 def lanes(setting: Setting) -> tuple[str, float] | None:
-    hardware = setting.pattern == "column-balanced" and not setting.delta_threshold
+    hardware = setting.pattern == "column-balanced" and setting.method == "gradual"
     if hardware and abs(setting.density - 1 / 12) < 1e-4:
         return "column-balanced, 1/12", setting.lanes
     return None
+
+
+def methods(setting: Setting) -> tuple[str, float] | None:
+    plain = setting.pattern == "column-balanced" and setting.lanes == DE1_SOC.lanes
+    return (setting.method, setting.density) if plain and setting.weight_bits == 4 else None
 
 
 def figure(

@@ -1,9 +1,9 @@
 """Log-mel features of speech, in NumPy alone.
 
-A frame is WINDOW samples under a Hann window, frames start every HOP samples; the last one that has
-any sample is padded with zeros. Its power spectrum (FFT_SIZE points) is summed by BANDS triangles
-of equal width on the mel scale, mel(f) = 2595·log10(1 + f / 700), from LOWEST_HZ to half the
-sampling rate, each with a peak of 1; the feature is ln(energy + FLOOR).
+A frame is WINDOW samples under a Hann window, frames start every HOP samples (or `hop`); the last
+one that has any sample is padded with zeros. Its power spectrum (FFT_SIZE points) is summed by
+BANDS triangles of equal width on the mel scale, mel(f) = 2595·log10(1 + f / 700), from LOWEST_HZ to
+half the sampling rate, each with a peak of 1; the feature is ln(energy + FLOOR).
 
 Source: the mel scale of O'Shaughnessy, Speech Communication (1987), as HTK uses it.
 """
@@ -42,16 +42,16 @@ def triangles() -> np.ndarray:
     return np.clip(np.minimum(rising, falling), 0, None)
 
 
-def frames(samples: np.ndarray) -> np.ndarray:
-    """Windowed frames [T, WINDOW] of samples [n], T = ceil((n - WINDOW) / HOP) + 1, at least 1."""
-    count = max(0, -(-(len(samples) - WINDOW) // HOP)) + 1
-    padded = np.zeros((count - 1) * HOP + WINDOW)
+def frames(samples: np.ndarray, hop: int = HOP) -> np.ndarray:
+    """Windowed frames [T, WINDOW] of samples [n], T = ceil((n - WINDOW) / hop) + 1, at least 1."""
+    count = max(0, -(-(len(samples) - WINDOW) // hop)) + 1
+    padded = np.zeros((count - 1) * hop + WINDOW)
     padded[: len(samples)] = samples
-    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * np.hanning(WINDOW)
+    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop] * np.hanning(WINDOW)
 
 
-def log_mel(samples: np.ndarray) -> np.ndarray:
+def log_mel(samples: np.ndarray, hop: int = HOP) -> np.ndarray:
     """Features [T, BANDS] (float32) of int16 samples [n]."""
-    spectrum = np.fft.rfft(frames(samples / 32768), FFT_SIZE)
+    spectrum = np.fft.rfft(frames(samples / 32768, hop), FFT_SIZE)
     power = (spectrum.real**2 + spectrum.imag**2) / WINDOW
     return np.log(power @ triangles().T + FLOOR).astype(np.float32)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import fsdd
 import fsdd_compare
+import fsdd_model
 import fsdd_settings
 import numpy as np
 import pytest
@@ -124,6 +125,9 @@ def test_study_runs_compares_plots_and_compiles(data, tmp_path, monkeypatch, cap
     loss = [-p["test"][np.arange(100), p["test_digits"]].mean() for p in entropy]
     assert float(difference["cross_entropy"]) == pytest.approx(loss[1] - loss[0], abs=1e-4)
 
+    assert fsdd.main(["--tables", *folders]) == 0
+    assert "| column-balanced 1/4 |" in capsys.readouterr().out
+
     assert fsdd.main(["--plot", *folders]) == 0
     assert (results / "fsdd_density.png").stat().st_size > 10_000
 
@@ -150,6 +154,46 @@ def test_budget_leaves_runs_out(data, tmp_path, monkeypatch, capsys):
     assert fsdd.main(command) == 1
     assert "not run for lack of time" in capsys.readouterr().err
     assert not (tmp_path / "fsdd.csv").exists()
+
+
+def test_an_interrupted_study_keeps_what_it_has_and_goes_on(data, tmp_path, monkeypatch):
+    folders = ["--results", str(tmp_path), "--build", str(tmp_path)]
+    monkeypatch.setitem(fsdd_settings.TABLES, "baseline", quick)
+    monkeypatch.setattr(Setting, "dense", property(small_dense))
+    command = ["--data", str(data), "--table", "baseline", "--seeds", "0", *folders]
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("espalier.compress", interrupted)
+        fsdd.main(command)
+    (dense,) = table(tmp_path / "fsdd.csv")
+    assert dense["arithmetic"] == "float"
+    assert fsdd.main(command) == 0
+    assert table(tmp_path / "fsdd.csv")[0] == dense
+    assert len(table(tmp_path / "fsdd.csv")) == 2
+
+
+def test_a_teachers_scores_go_with_their_recordings(data):
+    training = read(data).training
+    scores = torch.nn.functional.one_hot(training.digits, 10).float()
+    for _, _, digits, expected in Batches(training, 16, scores):
+        assert expected.argmax(1).equal(digits)
+
+
+def test_following_is_the_recipes_distillation(data):
+    """The loss with a teacher's scores is what a Teacher that answers again makes of it."""
+    from espalier.compression.distillation import Distillation, Teacher
+
+    torch.manual_seed(0)
+    teacher, student = SpeechReader(hidden=8).eval(), SpeechReader(hidden=8).eval()
+    x, lengths, digits = read(data).training.padded(torch.arange(6))
+    expected = Teacher(teacher, student, Distillation(logits=0.3, temperature=3.0), []).loss(
+        fsdd_model.loss(student, (x, lengths, digits)), (x, lengths), student(x, lengths)
+    )
+    batch = x, lengths, digits, teacher(x, lengths).detach()
+    assert fsdd_model.following(0.3, 3.0)(student, batch).item() == pytest.approx(expected.item())
 
 
 def test_mistakes_are_one_line(data, tmp_path, capsys):
