@@ -1,7 +1,8 @@
 """Continuous speech: how many columns a threshold in training lets the machine skip, at what cost.
 
-    python benchmarks/compression/fsdd_streams.py --data DIR     # all runs, then the table
-    python benchmarks/compression/fsdd_streams.py --compare      # paired intervals of what ran
+    python benchmarks/compression/fsdd_streams.py --data DIR          # all runs, then the table
+    python benchmarks/compression/fsdd_streams.py --data DIR --sweep  # thresholds set afterwards
+    python benchmarks/compression/fsdd_streams.py --compare           # paired intervals of what ran
 
 A model like that of fsdd.py listens to digits at 10 ms frames with pauses between them
 (fsdd_stream_data.py) and names each one after its end. Rows: fsdd_streams.csv; their predictions
@@ -24,27 +25,25 @@ import numpy as np
 import torch
 from fsdd import RESULTS, ROOT
 from fsdd_compare import COLUMNS
+from fsdd_compiled import append
 from fsdd_data import DataError
 from fsdd_model import SpeechReader
-from fsdd_stream_data import Stream, StreamBatches, collate, read_streams
+from fsdd_stream_data import StreamBatches, collate, read_streams
+from fsdd_stream_measures import MEASURES, SKIPPED, measured, the_gru
 from fsdd_study import fast_products
 from intervals import paired_difference
-from ledger import Ledger
+from ledger import Ledger, key
 from progress import Report
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import espalier
 from espalier import Recipe
-from espalier.compression.convert import quant_modules
-from espalier.compression.temporal import differences, watching
 from espalier.errors import EspalierError
-from espalier.quantized import QuantGRU
 
 BUILD = ROOT / "build" / "compression" / "fsdd_streams"
-EVALUATION_BATCH = 24
-MATRICES = "weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1"
-SKIPPED = ("skipped", "skipped_speech", "skipped_pauses", *(f"skipped_{m}" for m in MATRICES))
+SWEEP = 0, 4, 8, 16, 32
+"""Thresholds set after training, in steps of a column's 8 bits."""
 
 
 class StreamReader(SpeechReader):
@@ -56,11 +55,6 @@ class StreamReader(SpeechReader):
         if ends is not None:
             states = states[torch.arange(len(x))[:, None], ends]
         return self.head(states)
-
-
-MEASURES = tuple(
-    f"{part}_{name}" for part in ("validation", "test") for name in ("accuracy", "cross_entropy")
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +135,9 @@ class Study:
     def compress(
         self, setting: Setting, batches: StreamBatches, progress: Callable[[int, int, float], None]
     ) -> nn.Module:
-        dense = StreamReader()
-        path = self.ledger.weights(setting.dense.values())
-        if not path.exists():
-            raise DataError(f"{path} must be there: run {setting.dense} first")
-        dense.load_state_dict(torch.load(path, weights_only=True))
         with fast_products():
             return espalier.compress(
-                dense.eval(),
+                self.dense(setting),
                 setting.recipe(),
                 batches=batches,
                 loss=loss,
@@ -157,20 +146,37 @@ class Study:
                 progress=progress,
             )
 
+    def dense(self, setting: Setting) -> StreamReader:
+        path, model = self.ledger.weights(setting.dense.values()), StreamReader()
+        if not path.exists():
+            raise DataError(f"{path} must be there: run {setting.dense} first")
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+
     def record(self, setting: Setting, model: nn.Module, seconds: float) -> None:
-        row: dict[str, object] = {}
-        predictions = {}
-        for part in ("validation", "test"):
-            scores, digits = log_probabilities(model, self.streams[part])
-            right = scores.argmax(1) == digits
-            row[f"{part}_accuracy"] = round(float(right.mean()), 5)
-            entropy = -scores[np.arange(len(digits)), digits]
-            row[f"{part}_cross_entropy"] = round(float(entropy.mean()), 5)
-            predictions |= {part: scores, f"{part}_digits": digits}
-        row |= skipping(model, self.streams["test"]) if setting.density < 1 else {}
+        values, predictions = measured(model, self.streams, setting.density < 1)
+        row = dict.fromkeys((*MEASURES, *SKIPPED), "") | values
         row |= {"seconds": round(seconds, 1), "date": datetime.date.today().isoformat()}
-        row = dict.fromkeys(MEASURES, "") | dict.fromkeys(SKIPPED, "") | row
         self.ledger.add(setting.values(), row, predictions)
+
+    def sweep(self, path: Path) -> None:
+        """Set thresholds in finished runs that trained without; rows go to the table at `path`."""
+        plain = (setting_of(row) for row in self.ledger.rows())
+        for setting in (s for s in plain if s.density < 1 and not s.threshold):
+            model = self.restore(setting)
+            for threshold in SWEEP:
+                gru = the_gru(model)
+                gru.thresholds = dict.fromkeys(gru.thresholds, threshold)
+                values, _ = measured(model, self.streams, True)
+                row = {"key": key(setting.values()), "threshold": threshold}
+                append(path, [{**row, "setting": str(setting), **values}])
+
+    def restore(self, setting: Setting) -> nn.Module:
+        x, ends, _ = collate(self.streams["training"][:8])
+        model = espalier.compress(self.dense(setting), setting.recipe(), calibration=[(x, ends)])
+        weights = self.ledger.weights(setting.values())
+        model.load_state_dict(torch.load(weights, weights_only=True))
+        return model.eval()
 
 
 def train_dense(
@@ -190,34 +196,6 @@ def train_dense(
             schedule.step()
             progress(epoch * len(batches) + number, steps, value.item())
     return model.eval()
-
-
-@torch.no_grad()
-def log_probabilities(model: nn.Module, streams: list[Stream]) -> tuple[np.ndarray, np.ndarray]:
-    """ln of the digits' probabilities [N, 10] (float32), and the digits [N]."""
-    scores, digits = [], []
-    for first in range(0, len(streams), EVALUATION_BATCH):
-        x, ends, expected = collate(streams[first : first + EVALUATION_BATCH])
-        scores.append(model(x, ends).log_softmax(-1).flatten(0, 1))
-        digits.append(expected.flatten())
-    return torch.cat(scores).numpy(), torch.cat(digits).numpy()
-
-
-def skipping(model: nn.Module, streams: list[Stream]) -> dict[str, float]:
-    """Shares of the GRU's columns that are not sent: of all, in speech, in pauses, by matrix."""
-    (gru,) = (module for module in quant_modules(model) if isinstance(module, QuantGRU))
-    still: dict[str, list[Tensor]] = {name: [] for name in MATRICES}
-    with watching(model):
-        for stream in streams:
-            model(stream.features[None])
-            for name in MATRICES:
-                still[name].append(differences(gru.sent[name])[:, 0] == 0)  # [T, N]
-    by_matrix = {name: torch.cat(parts).float() for name, parts in still.items()}
-    every = torch.cat([*by_matrix.values()], dim=1).mean(1)  # [frames], all columns alike
-    speech = torch.cat([stream.speech for stream in streams])
-    shares = every.mean(), every[speech].mean(), every[~speech].mean()
-    values = [*shares, *(part.mean() for part in by_matrix.values())]
-    return {name: round(float(v), 4) for name, v in zip(SKIPPED, values, strict=True)}
 
 
 def compare(ledger: Ledger, path: Path) -> str:
@@ -277,6 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--plain", action="store_true", help="train without the C loops, see fused.py")
     add("--results", type=Path, default=RESULTS, help="folder of the tables")
     add("--build", type=Path, default=BUILD, help="folder of predictions and weights")
+    add("--sweep", action="store_true", help="set thresholds in runs without, and stop")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
     wishes = parser.parse_args(argv)
     torch.set_num_threads(wishes.threads)
@@ -290,7 +269,11 @@ def main(argv: list[str] | None = None) -> int:
             wanted = [s for seed in wishes.seeds for s in settings(seed)]
             if wishes.only:
                 wanted = [s for s in wanted if any(text in str(s) for text in wishes.only)]
-            Study(wishes.data, ledger).run(wanted)
+            study = Study(wishes.data, ledger)
+            if wishes.sweep:
+                study.sweep(wishes.results / "fsdd_streams_sweep.csv")
+                return 0
+            study.run(wanted)
         print(compare(ledger, wishes.results / "fsdd_streams_differences.csv"))
     except (DataError, EspalierError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -86,6 +86,11 @@ def test_study_reports_what_is_skipped(data, tmp_path, monkeypatch, capsys):
         ("1/4, threshold 40", "dense"),
         ("1/4, threshold 40", "1/4, threshold 0"),
     ]
+    assert fsdd_streams.main(["--data", str(data), "--sweep", *folders]) == 0
+    sweep = table(tmp_path / "fsdd_streams_sweep.csv")
+    assert sweep[0]["test_cross_entropy"] == plain["test_cross_entropy"]  # 0 changes nothing
+    skipped = [float(row["skipped"]) for row in sweep]
+    assert skipped == sorted(skipped) and skipped[-1] > 0.5 > skipped[0]
     assert fsdd_streams.main(folders) == 2
     assert "--data must name the folder" in capsys.readouterr().err
 
