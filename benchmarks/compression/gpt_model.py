@@ -26,7 +26,13 @@ def new_model(characters: int) -> nn.Module:
     no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     config = GPT2Config(
-        vocab_size=characters, n_positions=CONTEXT, use_cache=False, **SIZE, **no_dropout, **ends
+        vocab_size=characters,
+        n_positions=CONTEXT,
+        use_cache=False,
+        activation_function="gelu_pytorch_tanh",  # gelu_new in one operator
+        **SIZE,
+        **no_dropout,
+        **ends,
     )
     return GPT2LMHeadModel(config)
 

@@ -71,7 +71,7 @@ class Setting:
         return f"{', '.join(parts)}, seed {self.seed}"
 
 
-RETRAINED = Setting(method="gradual", steps=600, learning_rate=1e-3, distillation=0.5)
+RETRAINED = Setting(method="gradual", steps=500, learning_rate=1e-3, distillation=0.5)
 CALIBRATION = 128
 
 

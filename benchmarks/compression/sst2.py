@@ -4,6 +4,7 @@
     python benchmarks/compression/sst2.py --data DIR --table baseline one-shot
     python benchmarks/compression/sst2.py --compare                    # paired intervals
     python benchmarks/compression/sst2.py --markdown                   # the page's table
+    python benchmarks/compression/sst2.py --data DIR --compile KEY [KEY ...]  # programs, run
     python benchmarks/compression/sst2.py --plot                       # figure from the table
 
 DIR has sst2_train.tsv and sst2_dev.tsv; the encoder is the one of the package
@@ -45,6 +46,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--build", type=Path, default=BUILD, help="folder of predictions, weights, checkpoints")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
     add("--markdown", action="store_true", help="print the table of finished runs, and stop")
+    add("--compile", nargs="+", metavar="KEY", help="compile finished runs with rounded weights")
+    add("--sentences", type=int, default=100, help="of the development set, for programs")
     add("--plot", action="store_true", help="draw the figure of finished runs, and stop")
     return parser.parse_args(argv)
 
@@ -74,6 +77,12 @@ def run(wishes: argparse.Namespace, ledger: Ledger) -> int:
     if wishes.data is None:
         raise DataError("--data must name the folder with sst2_train.tsv and sst2_dev.tsv")
     study = Study(wishes.data, wishes.encoder, ledger, wishes.budget_minutes)
+    if wishes.compile:
+        import sst2_compiled
+
+        path = wishes.results / "sst2_compiled.csv"
+        print(sst2_compiled.check(study, wishes.compile, path, wishes.sentences))
+        return 0
     settings = [s for table in wishes.table for s in TABLES[table]()]
     if wishes.only:
         settings = [s for s in settings if any(text in str(s) for text in wishes.only)]

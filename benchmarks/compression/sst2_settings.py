@@ -26,8 +26,9 @@ class Setting:
     Members
     -------
     method: "fine-tune" makes the dense model of the packaged encoder, "continue" trains it further:
-        the model that all others start from, follow and are compared with. "magnitude", "wanda",
-        "sparsegpt" and "least-squares" prune it once, "sr-ste" while it is trained.
+        the model that all others start from, follow and are compared with. "magnitude", "wanda" and
+        "sparsegpt" prune it once, "sr-ste" while it is trained; "further" goes on from what was
+        retrained in floats with whole words, the same weights kept.
     density: share of the encoder's matrices kept; pooler and classifier stay whole.
     weight_bits: 32 leaves floats; 8 and 4 round the encoder's matrices.
     steps: of training; a compressed model with 0 steps sees `calibration` sentences, no labels.
@@ -63,24 +64,25 @@ class Setting:
             return None
         if self.method == "continue":
             return Setting()
+        if self.method == "further":
+            return replace(RETRAINED, density=self.density, pattern=self.pattern, seed=self.seed,
+                           steps=STEPS[self.density])  # fmt: skip
         return CONTINUED
 
     def recipe(self) -> Recipe:
-        goals = {"density": self.density}
+        bits = 8 if self.weight_bits == 8 else 4  # floats are in the blocks of 4-bit weights
+        goals = {"density": self.density, "weight_bits": bits}
         if self.pattern != "none":
             goals["pattern"] = self.pattern
-        if self.weight_bits != 32:
-            goals["weight_bits"] = self.weight_bits
         known = {
             "magnitude": {"score": "magnitude", "method": "one-shot"},
             "wanda": {"score": "wanda", "method": "one-shot"},
             "sparsegpt": {"method": "sparsegpt"},
-            "least-squares": {"method": "least-squares"},
             "sr-ste": {"method": "sr-ste"},
         }
         return Recipe(
             density=1.0,
-            weight_bits=8,
+            weight_bits=8,  # of what stays whole
             arithmetic="float" if self.weight_bits == 32 else "weights",
             weight_scales="learned" if self.steps else "error",
             prune_end=0.6 if self.method == "sr-ste" else FIXED,
@@ -113,7 +115,7 @@ RETRAINED = Setting(
     method="sparsegpt", learning_rate=2e-4, distillation=0.5, hidden=1.0, batch=32,
     examples=ALL_ROWS, calibration=CALIBRATION,
 )  # fmt: skip
-STEPS = {0.5: 400, 0.2: 1200, 0.1: 1500}
+STEPS = {0.5: 300, 0.2: 800, 0.1: 800}
 """Of retraining by density: what is left of fewer weights has to move further."""
 EMBEDDINGS = {0.5: 0.484, 0.2: 0.175, 0.1: 0.072}
 """Density of the table of words with which the share of the encoder's weights is that of all."""
@@ -145,13 +147,20 @@ def retrained() -> list[Setting]:
 
 
 def rounded() -> list[Setting]:
-    """The hardware's pattern with rounded weights from the first step on."""
+    """After the retraining in floats. Blocks of 8-bit rows are smaller, so a part of the weights is
+    chosen anew there, by magnitude."""
     return [
         replace(each, weight_bits=bits)
         for bits in (4, 8)
-        for each in retrained()
-        if each.pattern == PATTERNS[0] and each.density in (0.5, 0.2)
+        for each in further()
+        if each.density > 0.1
     ]
+
+
+def further() -> list[Setting]:
+    """From the hardware's pattern retrained in floats."""
+    after = {"method": "further", "steps": 150, "learning_rate": 1e-4, "calibration": 0}
+    return [replace(each, **after) for each in retrained() if each.pattern == PATTERNS[0]]
 
 
 def embeddings() -> list[Setting]:
@@ -160,11 +169,11 @@ def embeddings() -> list[Setting]:
     return [
         replace(table, embedding_bits=8),
         replace(table, embedding_bits=4),
-        *(replace(table, embedding_density=d) for d in DENSITIES),
+        *(replace(table, embedding_density=density) for density in DENSITIES),
+        *(replace(s, embedding_density=EMBEDDINGS[s.density]) for s in further()),
         *(
-            replace(each, embedding_density=EMBEDDINGS[each.density])
-            for each in retrained()
-            if each.pattern == PATTERNS[0]
+            replace(s, embedding_density=EMBEDDINGS[s.density], embedding_bits=4, weight_bits=4)
+            for s in further()
         ),
     ]
 
