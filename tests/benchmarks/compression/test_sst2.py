@@ -1,6 +1,5 @@
 """The study of SST-2 with a toy encoder and sentences made of two kinds of words."""
 
-import random
 from dataclasses import replace
 
 import numpy as np
@@ -17,49 +16,7 @@ from sst2_model import SentenceReader
 from sst2_settings import Setting
 from sst2_teacher import Loss, Teacher
 
-transformers = pytest.importorskip("transformers")
-WORDS = {0: ["bad", "dull", "weak"], 1: ["good", "fine", "warm"]}
-FILLERS = [f"w{i}" for i in range(60)]
-
-
-def sentence(rng, label):
-    words = rng.choices(FILLERS, k=rng.randint(3, 20)) + rng.choices(WORDS[label], k=3)
-    rng.shuffle(words)
-    return " ".join(words)
-
-
-def write_rows(path, count, seed):
-    rng = random.Random(seed)
-    lines = [f"{i % 2}\t{sentence(rng, i % 2)}" for i in range(count)]
-    path.write_text("label\tsentence\n" + "\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A folder with both files and one with a small BERT and its tokenizer."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-
-    folder = tmp_path_factory.mktemp("sst2")
-    write_rows(folder / "sst2_train.tsv", 600, 0)
-    write_rows(folder / "sst2_dev.tsv", 80, 1)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *WORDS[0], *WORDS[1]]
-    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    encoder = folder / "encoder"
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(encoder)
-    tokenizer.save(str(encoder / "tokenizer.json"))
-    return folder, encoder
+pytest.importorskip("transformers")
 
 
 @pytest.fixture
@@ -73,7 +30,7 @@ def short(monkeypatch):
     monkeypatch.setattr(sst2_teacher, "LAYERS", (0, 1))
     after = Setting(method="wanda", density=0.5, steps=10, batch=32, examples=400, calibration=16,
                     distillation=0.5, hidden=1.0)  # fmt: skip
-    words = {"steps": 0, "embedding_density": 0.5, "embedding_bits": 4, "hidden": 0.0}
+    words = {"steps": 4, "embedding_density": 0.5, "embedding_bits": 4, "hidden": 0.0}
     runs = [dense, *(replace(after, pattern=p) for p in sst2_settings.PATTERNS)]
     runs.append(replace(after, pattern="column-balanced", weight_bits=4, **words))
     monkeypatch.setitem(sst2_settings.TABLES, "baseline", lambda: runs)
@@ -120,6 +77,12 @@ def test_runs_comparisons_and_figure(toy, short, tmp_path, capsys):
     assert sst2.main([*common, "--markdown"]) == 0
     assert capsys.readouterr().out.count("column-balanced") == 2
     assert sst2.main([*common, "--plot"]) == 0 and (tmp_path / "sst2_density.png").stat().st_size
+    compiling = [*run, "--sentences", "3", "--compile"]
+    assert sst2.main([*compiling, table[2]["key"]]) == 2
+    assert "a retrained run with rounded weights" in capsys.readouterr().err
+    assert sst2.main([*compiling, table[4]["key"]]) == 0
+    program = read_table(tmp_path / "sst2_compiled.csv")[0]
+    assert float(program["equal_scores"]) == 1 and program["sentences"] == "3"
     predictions = np.load(tmp_path / "build" / f"{table[0]['key']}.npz")
     assert predictions["test"].shape == (80, 2)
     capsys.readouterr()
