@@ -10,6 +10,7 @@ from fsdd_data import BANDS, OFFICIAL
 from fsdd_model import CLASSES, HIDDEN, LAYERS
 
 from espalier import Recipe
+from espalier.compression.allocations import Global
 from espalier.compression.methods import SrSte
 from espalier.spec.config import DE1_SOC, Config
 
@@ -21,6 +22,11 @@ HEAD_WEIGHTS = HIDDEN * CLASSES
 DENSE_EPOCHS = 15
 WAYS: dict[str, dict[str, Any]] = {
     "gradual": {},
+    "global": {"allocation": "global"},
+    "global, movement": {"allocation": Global(normalize=True), "score": "movement"},
+    "global, sr-ste-ramp": {"allocation": "global", "method": SrSte(ramp=1.0)},
+    "erdos-renyi": {"allocation": "erdos-renyi"},
+    "inputs": {},
     "movement": {"score": "movement"},
     "sr-ste": {"method": "sr-ste"},
     "sr-ste-ramp": {"method": SrSte(ramp=1.0)},
@@ -94,12 +100,17 @@ class Setting:
             gru = (
                 self.density * (GRU_WEIGHTS + HEAD_WEIGHTS) - HEAD_DENSITY * HEAD_WEIGHTS
             ) / GRU_WEIGHTS
+        inputs: dict[str, dict[str, object]] = {}
+        if self.method == "inputs":
+            size = 3 * HIDDEN * BANDS
+            gru = (gru * GRU_WEIGHTS - 0.25 * size) / (GRU_WEIGHTS - size)
+            inputs = {"gru.weight_ih_l0": {"density": 0.25}}
         return Recipe(
             density=gru,
             weight_bits=self.weight_bits,
             pattern=self.pattern,
             prune_end=self.prune_end,
-            layers={"head": {"density": head, "pattern": "column-balanced"}},
+            layers={"head": {"density": head, "pattern": "column-balanced"}} | inputs,
             config=accelerator(self.lanes),
             **WAYS[self.method],
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espalier.compression.allocations import Global, Uniform, make_allocation
+from espalier.compression.allocations import ErdosRenyi, Global, Uniform, make_allocation
 from espalier.errors import RecipeError
 
 
@@ -34,6 +34,31 @@ def test_normalized_scores_do_not_depend_on_a_matrix_scale(make_weight):
     assert fair == [0.5, 0.5] and plain[0] < 0.2
 
 
+def test_small_matrices_keep_more_for_every_row_and_column(make_weight):
+    """2x4 and 8x16 at 1/4: 34 weights for 30 rows and columns, 6 and 24 of them."""
+    weights = [make_weight(torch.ones(shape), density=1 / 4) for shape in ((2, 4), (8, 16))]
+    small, large = ErdosRenyi().densities(weights, [w.value for w in weights])
+    assert small == pytest.approx(34 * 6 / 30 / 8)
+    assert large == pytest.approx(34 * 24 / 30 / 128)
+
+
+def test_blocks_are_matrices_of_their_own(make_weight):
+    whole, gates = make_weight(torch.ones(12, 6)), make_weight(torch.ones(12, 6), blocks=3)
+    shares = ErdosRenyi().densities([whole, gates], [whole.value, gates.value])
+    assert shares[1] / shares[0] == pytest.approx((12 + 3 * 6) / (12 + 6))
+    assert sum(shares) == pytest.approx(whole.density + gates.density)
+
+
+def test_no_share_exceeds_one_and_untouched_matrices_stay_out(make_weight):
+    """1x3 takes all it has, 3 of the 33.75; the rest is for 8x16. The dense matrix counts not."""
+    shapes = {(1, 3): 1 / 4, (8, 16): 33 / 128, (5, 5): 1.0}
+    weights = [make_weight(torch.ones(shape), density=d) for shape, d in shapes.items()]
+    found = ErdosRenyi().densities(weights, [w.value for w in weights])
+    assert found == [1.0, pytest.approx((33.75 - 3) / 128), 1.0]
+
+
 def test_unknown_allocations_are_refused():
-    with pytest.raises(RecipeError, match="allocation must be one of: uniform, global"):
+    with pytest.raises(
+        RecipeError, match="allocation must be one of: uniform, erdos-renyi, global"
+    ):
         make_allocation("fair")

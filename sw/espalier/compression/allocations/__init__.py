@@ -6,10 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..parts import Allocation, unknown
+from .fan import ErdosRenyi
 from .ranking import Global
 from .uniform import Uniform
 
-ALLOCATIONS: dict[str, Callable[[], Allocation]] = {"uniform": Uniform, "global": Global}
+ALLOCATIONS: dict[str, Callable[[], Allocation]] = {
+    "uniform": Uniform,
+    "erdos-renyi": ErdosRenyi,
+    "global": Global,
+}
 
 
 def make_allocation(value: Any) -> Allocation:
@@ -21,4 +26,4 @@ def make_allocation(value: Any) -> Allocation:
     raise unknown("allocation", value, list(ALLOCATIONS))
 
 
-__all__ = ["ALLOCATIONS", "Global", "Uniform", "make_allocation"]
+__all__ = ["ALLOCATIONS", "ErdosRenyi", "Global", "Uniform", "make_allocation"]
