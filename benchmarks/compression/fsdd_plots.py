@@ -39,14 +39,14 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def densities(setting: Setting) -> tuple[str, float] | None:
-    if setting.is_dense or setting.weight_bits != 4 or setting.method != "gradual":
+    if setting.is_dense or setting.weight_bits != 4 or setting.method != Setting.method:
         return None
     lanes = "" if setting.pattern == "fine-grained" else f", {setting.lanes} lanes"
     return setting.pattern + lanes, setting.density
 
 
 def lanes(setting: Setting) -> tuple[str, float] | None:
-    hardware = setting.pattern == "column-balanced" and setting.method == "gradual"
+    hardware = setting.pattern == "column-balanced" and setting.method == Setting.method
     if hardware and abs(setting.density - 1 / 12) < 1e-4:
         return "column-balanced, 1/12", setting.lanes
     return None

@@ -20,23 +20,24 @@ LANES = (16, 32, 48, 64)
 HEAD_DENSITY = 1 / 2
 HEAD_WEIGHTS = HIDDEN * CLASSES
 DENSE_EPOCHS = 15
+ERDOS_RENYI = {"allocation": "erdos-renyi"}
 WAYS: dict[str, dict[str, Any]] = {
+    "erdos-renyi": ERDOS_RENYI,
     "gradual": {},
     "global": {"allocation": "global"},
-    "global, movement": {"allocation": Global(normalize=True), "score": "movement"},
-    "global, sr-ste-ramp": {"allocation": "global", "method": SrSte(ramp=1.0)},
-    "erdos-renyi": {"allocation": "erdos-renyi"},
     "inputs": {},
     "movement": {"score": "movement"},
-    "sr-ste": {"method": "sr-ste"},
-    "sr-ste-ramp": {"method": SrSte(ramp=1.0)},
-    "admm": {"method": "admm"},
-    "admm-sr-ste": {"method": "admm-sr-ste"},
-    "one-shot": {"method": "one-shot"},
-    "sparsegpt": {"method": "sparsegpt"},
+    "global, movement": {"allocation": Global(normalize=True), "score": "movement"},
+    "erdos-renyi, movement": {**ERDOS_RENYI, "score": "movement"},
+    "erdos-renyi, sr-ste": {**ERDOS_RENYI, "method": SrSte(ramp=1.0)},
+    "erdos-renyi, admm-sr-ste": {**ERDOS_RENYI, "method": "admm-sr-ste"},
+    "erdos-renyi, one-shot": {**ERDOS_RENYI, "method": "one-shot"},
+    "erdos-renyi, sparsegpt": {**ERDOS_RENYI, "method": "sparsegpt"},
 }
-"""What a recipe says of how training gets to the pattern."""
-CALIBRATED = ("sparsegpt",)
+"""What a recipe says of allocation and method; where it says nothing, densities are uniform and the
+method is gradual magnitude pruning. "inputs": INPUT_DENSITY for what the frames come in by."""
+INPUT_DENSITY = 1 / 4
+CALIBRATED = ("erdos-renyi, sparsegpt",)
 """Of these, what needs sample inputs."""
 GRU_WEIGHTS = 3 * HIDDEN * (BANDS + HIDDEN) + (LAYERS - 1) * 6 * HIDDEN**2
 
@@ -61,7 +62,7 @@ class Setting:
     weight_bits: int = 4
     pattern: str = "column-balanced"
     lanes: int = DE1_SOC.lanes
-    method: str = "gradual"
+    method: str = "erdos-renyi"
     prune_end: float = 0.6
     distillation: float = 0.5
     temperature: float = 2.0
@@ -103,8 +104,8 @@ class Setting:
         inputs: dict[str, dict[str, object]] = {}
         if self.method == "inputs":
             size = 3 * HIDDEN * BANDS
-            gru = (gru * GRU_WEIGHTS - 0.25 * size) / (GRU_WEIGHTS - size)
-            inputs = {"gru.weight_ih_l0": {"density": 0.25}}
+            gru = (gru * GRU_WEIGHTS - INPUT_DENSITY * size) / (GRU_WEIGHTS - size)
+            inputs = {"gru.weight_ih_l0": {"density": INPUT_DENSITY}}
         return Recipe(
             density=gru,
             weight_bits=self.weight_bits,
@@ -121,7 +122,7 @@ class Setting:
             return f"dense float{longer}, {self.split}, seed {self.seed}"
         parts = [self.pattern, f"1/{1 / self.density:g}", f"W{self.weight_bits}A8"]
         parts += [f"{self.lanes} lanes"] if self.pattern != "fine-grained" else []
-        parts += [self.method] if self.method != "gradual" else []
+        parts += [self.method] if self.method != Setting.method else []
         return f"{', '.join(parts)}, {self.split}, seed {self.seed}"
 
     def values(self) -> dict[str, object]:
@@ -170,7 +171,7 @@ def uniform(seed: int) -> list[Setting]:
 
 
 def methods(seed: int) -> list[Setting]:
-    """How training gets to the pattern, at two densities."""
+    """How much of each matrix, and how training gets there, at two densities."""
     return [
         Setting(method=method, density=density, seed=seed)
         for density in (1 / 24, 1 / 12)

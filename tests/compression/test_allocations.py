@@ -49,12 +49,18 @@ def test_blocks_are_matrices_of_their_own(make_weight):
     assert sum(shares) == pytest.approx(whole.density + gates.density)
 
 
-def test_no_share_exceeds_one_and_untouched_matrices_stay_out(make_weight):
-    """1x3 takes all it has, 3 of the 33.75; the rest is for 8x16. The dense matrix counts not."""
-    shapes = {(1, 3): 1 / 4, (8, 16): 33 / 128, (5, 5): 1.0}
+def test_no_share_exceeds_one(make_weight):
+    """1x3 takes all it has, 3 of the 32.75 weights; the rest is for 8x16."""
+    weights = [make_weight(torch.ones(shape), density=1 / 4) for shape in ((1, 3), (8, 16))]
+    found = ErdosRenyi().densities(weights, [w.value for w in weights])
+    assert found == [1.0, pytest.approx((32.75 - 3) / 128)]
+
+
+def test_what_the_recipe_says_of_one_matrix_holds(make_weight):
+    shapes = {(2, 4): 0.5, (8, 16): 0.25, (5, 5): 1.0, (8, 16, 1): 0.25}
     weights = [make_weight(torch.ones(shape), density=d) for shape, d in shapes.items()]
     found = ErdosRenyi().densities(weights, [w.value for w in weights])
-    assert found == [1.0, pytest.approx((33.75 - 3) / 128), 1.0]
+    assert found == pytest.approx([0.5, 0.25, 1.0, 0.25])
 
 
 def test_unknown_allocations_are_refused():

@@ -18,7 +18,7 @@ class ErdosRenyi(Allocation):
 
     A matrix of few inputs, like the first of a network, would lose whole inputs at the density that
     wide ones bear. Gates, and query, key and value, count as matrices of their own. No density
-    exceeds 1; matrices whose density is 1 stay out of it.
+    exceeds 1. Matrices of one wish share its budget: what the recipe says of a single one holds.
 
     Source: Mocanu et al., Scalable training of artificial neural networks with adaptive sparse
     connectivity, arXiv 1707.04780, equation 1; as an allocation: Evci et al., Rigging the Lottery,
@@ -26,19 +26,28 @@ class ErdosRenyi(Allocation):
     """
 
     def densities(self, weights: Sequence[Weight], scores: Sequence[Tensor]) -> list[float]:
-        taking = [i for i, weight in enumerate(weights) if weight.density < 1]
-        budget = sum(weights[i].density * weights[i].size for i in taking)
-        result, open_ = [1.0] * len(weights), set(taking)
-        while open_:
-            full = sum(weights[i].size for i in taking if i not in open_)
-            share = (budget - full) / sum(_nodes(weights[i]) for i in open_)
-            wanted = {i: share * _nodes(weights[i]) / weights[i].size for i in open_}
-            if not any(density > 1 for density in wanted.values()):
-                for i, density in wanted.items():
-                    result[i] = density
-                break
-            open_ -= {i for i, density in wanted.items() if density > 1}
+        wishes = [weight.density for weight in weights]
+        result = list(wishes)
+        for wish in set(wishes) - {1.0}:
+            places = [i for i, each in enumerate(wishes) if each == wish]
+            shared = _shared([weights[i] for i in places], wish)
+            for i, density in zip(places, shared, strict=True):
+                result[i] = density
         return result
+
+
+def _shared(weights: list[Weight], wish: float) -> list[float]:
+    """Densities of matrices that keep a share `wish` of all their weights."""
+    budget = wish * sum(weight.size for weight in weights)
+    open_ = list(weights)
+    while open_:
+        full = sum(weight.size for weight in weights if weight not in open_)
+        share = (budget - full) / sum(map(_nodes, open_))
+        small = [weight for weight in open_ if share * _nodes(weight) > weight.size]
+        if not small:
+            return [share * _nodes(w) / w.size if w in open_ else 1.0 for w in weights]
+        open_ = [weight for weight in open_ if weight not in small]
+    return [1.0] * len(weights)
 
 
 def _nodes(weight: Weight) -> int:
