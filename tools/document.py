@@ -149,7 +149,7 @@ def _meaning(field: object) -> str:
 
 
 def instruction(opcode: isa.Opcode) -> str:
-    own = 1 + len(isa.UNITS)
+    own = 1 + len(isa.waits_for(opcode))
     declared = isa.LAYOUTS[opcode]
     parts = [f"### {opcode.name} (opcode {opcode.value})", OPERATIONS[opcode]]
     if opcode is isa.Opcode.VECTOR:

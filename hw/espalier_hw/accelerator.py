@@ -74,10 +74,13 @@ class Accelerator(Component):
                 m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
 
     def _commands(self, m, sequencer, loader, engine, vector, store):
+        commands = sequencer.commands
         units = {"load": loader, "engine": engine, "vector": vector, "store": store}
         for name, unit in units.items():
-            connect(m, getattr(sequencer.commands, name), unit.commands)
-            m.d.comb += sequencer.commands.completed[name].eq(unit.completed)
+            connect(m, getattr(commands, name), unit.commands)
+            m.d.comb += commands.completed[name].eq(unit.completed)
+        connect(m, commands.weights, loader.weight_commands)
+        m.d.comb += commands.completed.weights.eq(loader.weights_completed)
 
     def _items(self, m, loader, engine, vector):
         """Loader items go to the unit that owns the memory."""

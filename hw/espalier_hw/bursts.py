@@ -21,18 +21,18 @@ BURST = data.StructLayout(
         "address": ADDRESS_BITS,
         "beats": range(BURST_BEATS + 1),
         "last": 1,
+        "second": 1,
     }
 )
-"""One burst: window offset, bus address, beats; `last` of its request."""
+"""One burst: window offset, bus address, beats; `last` of its request; `second` as its request."""
 
 
 def request_layout(unit_bits: int) -> data.StructLayout:
     """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) `gap` beats
-    behind where the last run ended.
+    behind where the last run ended that was `second` as well, or as little.
     """
-    return data.StructLayout(
-        {"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2, "gap": GAP_BITS}
-    )
+    shapes = {"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2, "gap": GAP_BITS}
+    return data.StructLayout({**shapes, "second": 1})
 
 
 class FaultReport(Signature):
@@ -76,7 +76,8 @@ class BurstPlanner(Component):
     def elaborate(self, platform):
         m = Module()
         request, burst = self.requests.payload, self.bursts.payload
-        offset = Signal(ADDRESS_BITS)
+        offset, second_end = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        second = Signal()
         left = Signal.like(request.units)
         packing = Signal.like(request.packing)
         needed, held = self._beats(m, left, packing, burst.beats)
@@ -86,6 +87,7 @@ class BurstPlanner(Component):
         m.d.comb += [
             room.eq(Mux(offset[8:12].all(), BURST_BEATS - offset[4:8], BURST_BEATS)),
             burst.offset.eq(offset),
+            burst.second.eq(second),
             self.fault.cause.eq(Fault.OUTSIDE_WINDOW),
             self.fault.address.eq(offset),
         ]
@@ -93,9 +95,14 @@ class BurstPlanner(Component):
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += self.requests.ready.eq(1)
-                m.d.sync += [left.eq(request.units), packing.eq(request.packing)]
+                m.d.sync += [
+                    left.eq(request.units),
+                    packing.eq(request.packing),
+                    second.eq(request.second),
+                ]
                 with m.If(self.requests.valid):
-                    m.d.sync += offset.eq(offset + (request.gap << 4))
+                    before = Mux(request.second, second_end, offset)
+                    m.d.sync += offset.eq(before + (request.gap << 4))
                     with m.If(~request.follow):
                         m.d.sync += offset.eq(request.ddr)
                     m.next = "NEED"
@@ -120,6 +127,8 @@ class BurstPlanner(Component):
                 m.d.comb += self.bursts.valid.eq(1)
                 with m.If(self.bursts.ready):
                     m.d.sync += offset.eq(end)
+                    with m.If(second):
+                        m.d.sync += second_end.eq(end)
                     m.next = "SIZE"
                     with m.If(burst.last):
                         m.next = "TAKE"

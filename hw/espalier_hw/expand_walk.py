@@ -10,7 +10,7 @@ from espalier.spec.config import SLOTS, Config
 from espalier.spec.isa import Expand
 
 from .column_walk import ColumnWalk
-from .interfaces import LOAD_COMMAND
+from .interfaces import WEIGHTS_COMMAND
 from .weights import weight_address
 
 
@@ -53,7 +53,7 @@ class ExpandWalk(Component):
         self._config = config
         super().__init__(
             {
-                "command": In(LOAD_COMMAND),
+                "command": In(WEIGHTS_COMMAND),
                 "height": In(range(SLOTS + 1)),
                 "head_stride": In(weight_address(config)),
                 "begin": In(1),
@@ -71,7 +71,7 @@ class ExpandWalk(Component):
         m = Module()
         command, place = self.command, self.place
         m.submodules.columns = columns = ColumnWalk(self._config)
-        rows = command.memory == Expand.ROWS
+        rows = command.kind == Expand.ROWS
         both = Signal()
         item_end, head_end = Signal(), Signal()
         groups, heads = Signal.like(command.groups), Signal.like(command.heads)

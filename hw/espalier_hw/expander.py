@@ -11,7 +11,7 @@ from espalier.spec.isa import MOST_ROW_GROUPS, Expand
 
 from .digit_writer import DigitWriter
 from .expand_walk import ExpandWalk
-from .interfaces import BEAT_BITS, LOAD_COMMAND, WeightWrite
+from .interfaces import BEAT_BITS, WEIGHTS_COMMAND, WeightWrite
 from .transposer import QUAD_ROWS, RowReader, Transposer
 from .weights import weight_address
 
@@ -37,7 +37,7 @@ class Expander(Component):
 
     Members
     -------
-    commands: LOAD_COMMANDs with `expand`. last_group: number of the last group in a row.
+    commands: WEIGHTS_COMMANDs with `expand`. last_group: number of the last group in a row.
     beats: their data. loaded: a LOAD's writes, while there is no command. weights: all writes.
     """
 
@@ -45,7 +45,7 @@ class Expander(Component):
         self._config = config
         super().__init__(
             {
-                "commands": In(stream.Signature(LOAD_COMMAND)),
+                "commands": In(stream.Signature(WEIGHTS_COMMAND)),
                 "last_group": In(range(MOST_ROW_GROUPS)),
                 "beats": In(stream.Signature(BEAT_BITS)),
                 "loaded": In(WeightWrite(config)),
@@ -56,7 +56,7 @@ class Expander(Component):
     def elaborate(self, platform):
         m = Module()
         command = self.commands.payload
-        rows = command.memory == Expand.ROWS
+        rows = command.kind == Expand.ROWS
         left, spent = Signal.like(command.most), Signal()  # tokens; none after these
         height = Signal(range(SLOTS + 1))
         head_stride = Signal(weight_address(self._config))
@@ -122,7 +122,7 @@ class Expander(Component):
         command, config = self.commands.payload, self._config
         elements = command.groups * config.group
         return whole_parts(
-            Mux(command.memory == Expand.ROWS, command.count, elements), config.lanes
+            Mux(command.kind == Expand.ROWS, command.count, elements), config.lanes
         )
 
     def _transpose(self, m, rows, walk, items, transposer):

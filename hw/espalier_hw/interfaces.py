@@ -50,15 +50,19 @@ VECTOR_COMMAND = data.StructLayout(
 """Own fields of a VECTOR, its bound resolved: `count` is the number of chunks that are taken,
 `tail` that of the last one's elements that count, less one. The DDR address goes to the store
 unit."""
+LOAD_COMMAND = data.StructLayout(
+    {"memory": MEMORY_BITS, "address": 16, "count": 16, "ddr": ADDRESS_BITS}
+)
+"""A LOAD into any memory but the weights', with its DDR address (window offset) computed."""
 EXPAND_FIELDS = ("most", "heads", "groups", "slot", "slots", "gap")
 GAP_BITS = isa.LAYOUTS[isa.Opcode.EXPAND].fields[-1].width
-LOAD_COMMAND = data.StructLayout(
+WEIGHTS_COMMAND = data.StructLayout(
     {
-        "memory": MEMORY_BITS,
+        "expand": 1,
+        "kind": MEMORY_BITS,
         "address": 16,
         "count": 16,
         "ddr": ADDRESS_BITS,
-        "expand": 1,
         **{
             f.name: f.width
             for f in isa.LAYOUTS[isa.Opcode.EXPAND].fields
@@ -66,8 +70,8 @@ LOAD_COMMAND = data.StructLayout(
         },
     }
 )
-"""A LOAD with its DDR address (window offset) computed; or (`expand`) an EXPAND: `memory` is its
-kind, `count` the number of tokens, and the fields behind are its own."""
+"""A LOAD of weights with its DDR address computed; or (`expand`) an EXPAND: `count` is the number
+of tokens, and kind and the fields behind are its own."""
 KIND_BITS = max(isa.Store).bit_length()
 STORE_COMMAND = data.StructLayout({"ddr": ADDRESS_BITS, "chunks": 9, "kind": KIND_BITS})
 """The DDR half of a VECTOR with a store; `kind` is of `isa.Store`."""

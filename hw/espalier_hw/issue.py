@@ -15,6 +15,7 @@ from .interfaces import (
     PRODUCT_COMMAND,
     STORE_COMMAND,
     VECTOR_COMMAND,
+    WEIGHTS_COMMAND,
     struct,
 )
 from .loop_stack import PC_BITS, LoopStack
@@ -50,6 +51,7 @@ class Commands(Signature):
         super().__init__(
             {
                 "load": Out(stream.Signature(LOAD_COMMAND)),
+                "weights": Out(stream.Signature(WEIGHTS_COMMAND)),
                 "engine": Out(stream.Signature(PRODUCT_COMMAND)),
                 "vector": Out(stream.Signature(VECTOR_COMMAND)),
                 "store": Out(stream.Signature(STORE_COMMAND)),
@@ -112,6 +114,7 @@ class Issue(Component):
             loops.clear.eq(self.begin),
             board.completed.eq(self.commands.completed),
             board.waits.eq(self.word[OPCODE_BITS : OPCODE_BITS + WAITS.size]),
+            board.waitless.eq(words[Opcode.HALT].opcode == Opcode.VECTOR),
             self.load_idle.eq(board.idle.load),
             go.eq(self.execute & ~wrong & (board.met | sent.any())),
             self.jump.eq(go & self.branch),
@@ -180,17 +183,24 @@ class Issue(Component):
         load, vector = words[Opcode.LOAD], words[Opcode.VECTOR]
         expand = words[Opcode.EXPAND]
         to_load, to_store = self.commands.load.payload, self.commands.store.payload
+        to_weights = self.commands.weights.payload
+        ddr = Signal.like(to_load.ddr)
         m.d.comb += [
+            ddr.eq(value + load.offset),
             to_load.memory.eq(load.memory),
-            to_load.address.eq(load.address),
-            to_load.count.eq(load.count),
-            to_load.ddr.eq(value + load.offset),
-            to_load.expand.eq(expand.opcode == Opcode.EXPAND),
-            *(to_load[name].eq(expand[name]) for name in EXPAND_FIELDS),
+            to_weights.kind.eq(load.memory),
+            to_weights.expand.eq(expand.opcode == Opcode.EXPAND),
+            *(to_weights[name].eq(expand[name]) for name in EXPAND_FIELDS),
             to_store.ddr.eq(value),
             to_store.chunks.eq(vector.count),
             to_store.kind.eq(vector.store),
         ]
+        for payload in (to_load, to_weights):
+            m.d.comb += [
+                payload.address.eq(load.address),
+                payload.count.eq(load.count),
+                payload.ddr.eq(ddr),
+            ]
         for stream_, word in (
             (self.commands.engine, words[Opcode.PRODUCT]),
             (self.commands.vector, vector),
@@ -237,12 +247,16 @@ class Issue(Component):
         ]
 
     def _load(self, m, go, word, registers, board):
-        load = self.commands.load
+        """To the unit that writes the memory."""
+        load, weights = self.commands.load, self.commands.weights
+        is_weights = word.memory == Memory.WEIGHTS
         m.d.comb += [
-            load.valid.eq(go),
-            self.done.eq(go & load.ready),
+            load.valid.eq(go & ~is_weights),
+            weights.valid.eq(go & is_weights),
+            self.done.eq(go & Mux(is_weights, weights.ready, load.ready)),
+            board.issued.load.eq(self.done & ~is_weights),
+            board.issued.weights.eq(self.done & is_weights),
             self.reload.eq(self.done & (word.memory == Memory.PROGRAM)),
-            board.issued.load.eq(self.done),
             registers.write.eq(self.done),
             registers.target.eq(word.register),
             registers.value.eq(registers.data + word.increment),
@@ -250,8 +264,8 @@ class Issue(Component):
 
     def _expand(self, m, go, word, registers, board):
         """The number of tokens is read first, in the cycle of decoding, and the address after it;
-        `memory`, `address` and `offset` lie where a LOAD has them."""
-        load = self.commands.load
+        `kind`, `address` and `offset` lie where a LOAD has memory, address and offset."""
+        weights = self.commands.weights
         tokens = Signal.like(word.most)
         counted = Signal()
         low, high = registers.data[: len(tokens)], registers.data[len(tokens) :]
@@ -262,10 +276,10 @@ class Issue(Component):
                 m.d.sync += tokens.eq(1)
         go = go & counted
         m.d.comb += [
-            load.payload.count.eq(tokens),
-            load.valid.eq(go),
-            self.done.eq(go & load.ready),
-            board.issued.load.eq(self.done),
+            weights.payload.count.eq(tokens),
+            weights.valid.eq(go),
+            self.done.eq(go & weights.ready),
+            board.issued.weights.eq(self.done),
         ]
 
     def _vector(self, m, go, word, sent, board):
@@ -290,7 +304,6 @@ class Issue(Component):
         load = self.commands.load
         m.d.comb += [
             load.valid.eq(1),
-            load.payload.expand.eq(0),
             load.payload.memory.eq(Memory.PROGRAM),
             load.payload.address.eq(0),
             load.payload.count.eq(self.length),

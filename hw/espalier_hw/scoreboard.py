@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from espalier.spec.isa import NO_WAIT, UNITS
 
-MOST = 32
+MOST = {unit: 32 for unit in UNITS} | {"load": 8, "weights": 8}
 """A unit holds fewer instructions; one-chunk VECTORs can be in every stage of their pipeline."""
 FLAGS = data.StructLayout({unit: 1 for unit in UNITS})
 WAITS = data.StructLayout({unit: 2 for unit in UNITS})
@@ -15,15 +15,17 @@ WAITS = data.StructLayout({unit: 2 for unit in UNITS})
 class Scoreboard(Component):
     """Counts the outstanding instructions of each unit: issued, not completed.
 
-    `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < 32; of the last
+    `met` = for every unit, wait = 3 or outstanding <= wait, and outstanding < MOST; of the last
     cycle's `waits`, with everything that was completed until then, but only what was issued until
     the cycle before that. `idle` marks units with nothing outstanding. A count of n is n ones from
     bit 0 up: a wait is one bit looked up, because `met` begins the sequencer's longest paths.
+    `waitless` says that `waits` has none for `weights`.
     """
 
     issued: In(FLAGS)
     completed: In(FLAGS)
     waits: In(WAITS)
+    waitless: In(1)
     met: Out(1)
     idle: Out(FLAGS)
 
@@ -31,14 +33,16 @@ class Scoreboard(Component):
         m = Module()
         within = Signal(FLAGS)
         for unit in UNITS:
-            outstanding = Signal(MOST, name=f"{unit}_outstanding")
-            wait = self.waits[unit]
+            outstanding = Signal(MOST[unit], name=f"{unit}_outstanding")
+            free = self.waits[unit] == NO_WAIT
+            if unit == "weights":
+                free = free | self.waitless
             with m.If(self.issued[unit] & ~self.completed[unit]):
                 m.d.sync += outstanding.eq(Cat(1, outstanding))
             with m.Elif(~self.issued[unit] & self.completed[unit]):
                 m.d.sync += outstanding.eq(outstanding[1:])
             left = Mux(self.completed[unit], outstanding[1:], outstanding)
-            busy = Mux(wait == NO_WAIT, 0, left[:NO_WAIT].bit_select(wait, 1))
+            busy = Mux(free, 0, left[:NO_WAIT].bit_select(self.waits[unit], 1))
             m.d.comb += [
                 within[unit].eq(~busy & ~left[-1]),
                 self.idle[unit].eq(~outstanding[0]),

@@ -1,4 +1,4 @@
-"""DDR beats to memory writes: the loader's second half."""
+"""DDR beats to items and instructions: what a LOAD writes of any memory but the weights'."""
 
 from __future__ import annotations
 
@@ -7,50 +7,39 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from espalier.spec.config import Config
-from espalier.spec.memory import QUAD_BITS, Memory, items_per_address
+from espalier.spec.memory import Memory, items_per_address
 
 from .buffer import Buffer
 from .datapath import data_output
-from .interfaces import BEAT_BITS, ITEM_BITS, MEMORY_BITS, ProgramWrite, WeightWrite, items
+from .interfaces import BEAT_BITS, ITEM_BITS, MEMORY_BITS, ProgramWrite, items
 
-PER_ARRAY = (Memory.WEIGHTS, Memory.DESCRIPTORS)
-"""Memories of which every array has its own part, on beats of its own."""
 PART_MEMORIES = (Memory.VECTOR, Memory.SUMS, Memory.PARAMETERS)
-
-
-def unit_bits(config: Config) -> int:
-    """Width of the number of quads, items or instructions for one array."""
-    return (0xFFFF * (config.lanes // 4)).bit_length()
-
-
-def unpack_layout(config: Config) -> data.StructLayout:
-    """What the unpacker knows of a LOAD: `units` (quads, items, instructions) for each array, or
-    in all.
-    """
-    return data.StructLayout({"memory": MEMORY_BITS, "address": 16, "units": unit_bits(config)})
+UNIT_BITS = 16
+"""Width of the number of items or instructions."""
+UNPACK_PLAN = data.StructLayout({"memory": MEMORY_BITS, "address": 16, "units": UNIT_BITS})
+"""What the unpacker knows of a LOAD: `units` (items, instructions) in all, or for each array of
+descriptors, whose items begin on a beat of their own."""
 
 
 class Unpacker(Component):
     """Turns beats into writes, in the order of `spec.memory`.
 
     Instructions go out at one beat a cycle, a cycle after it, items at one a cycle (two a beat),
-    two cycles after it: `items.ready` ends at a buffer. Weights go out at one beat a cycle, in its
-    cycle: their register is the loader's. `completed` pulses two cycles after the last beat, or the
-    cycle after the last item was taken.
+    two cycles after it: `items.ready` ends at a buffer. `completed` pulses two cycles after the
+    last beat, or the cycle after the last item was taken.
 
     Members
     -------
     plans: LOADs, one at a time. beats: their data in order.
-    weights, program: strobes. items: stream. idle: no LOAD is under way or waits.
+    program: strobe. items: stream. idle: no LOAD is under way or waits.
     """
 
     def __init__(self, config: Config):
         self._config = config
         super().__init__(
             {
-                "plans": In(stream.Signature(unpack_layout(config))),
+                "plans": In(stream.Signature(UNPACK_PLAN)),
                 "beats": In(stream.Signature(BEAT_BITS)),
-                "weights": Out(WeightWrite(config)),
                 "items": Out(items(config)),
                 "program": Out(ProgramWrite()),
                 "completed": Out(1),
@@ -60,29 +49,27 @@ class Unpacker(Component):
 
     def elaborate(self, platform):
         m = Module()
-        plan = Signal(unpack_layout(self._config))
+        plan = Signal(UNPACK_PLAN)
         left = Signal.like(plan.units)
         array = Signal(range(max(self._config.arrays, 2)))
         address = Signal(16)
-        first = Signal(range(max(self._config.lanes // 4, 2)))
         part = Signal(range(self._config.vector_lanes))
         half = Signal()
         step = Signal()
-        taken = Signal(2)
         finishing = Signal()
         idle = Signal(init=1)
-        place = (array, address, first, part)
+        place = (array, address, part)
 
-        segment_end = left <= taken
+        segment_end = left == 1
         last_array = array == self._config.arrays - 1
-        per_array = Cat(plan.memory == memory for memory in PER_ARRAY).any()
+        per_array = plan.memory == Memory.DESCRIPTORS
         m.d.comb += [self.plans.ready.eq(idle), self.idle.eq(idle & ~self.plans.valid)]
         with m.If(self.plans.valid & idle):
             m.d.sync += [
                 plan.eq(self.plans.payload),
                 left.eq(self.plans.payload.units),
                 address.eq(self.plans.payload.address),
-                Cat(array, first, part, half).eq(0),
+                Cat(array, part, half).eq(0),
                 idle.eq(0),
             ]
         m.submodules.buffer = buffer = Buffer(self.items.payload.shape())
@@ -94,27 +81,20 @@ class Unpacker(Component):
 
         running = ~idle & ~finishing
         with m.If(step):
-            m.d.sync += left.eq(left - taken)
-            self._advance(m, plan, place, taken)
+            m.d.sync += left.eq(left - 1)
+            self._advance(m, plan, place)
             with m.If(segment_end):
-                m.d.sync += [left.eq(plan.units), address.eq(plan.address), first.eq(0), half.eq(0)]
+                m.d.sync += [left.eq(plan.units), address.eq(plan.address), half.eq(0)]
                 m.d.sync += array.eq(array + 1)
                 with m.If(~per_array | last_array):
                     m.d.sync += finishing.eq(1)
-        self._write(m, plan, place, left, half, running, step, taken, segment_end, buffer.input)
+        self._write(m, plan, place, half, running, step, segment_end, buffer.input)
         return m
 
-    def _advance(self, m, plan, place, taken):
+    def _advance(self, m, plan, place):
         """The place of the next unit, within one array's run."""
-        array, address, first, part = place
-        quads = self._config.lanes // 4
+        array, address, part = place
         with m.Switch(plan.memory):
-            with m.Case(Memory.WEIGHTS):
-                reached = Signal(range(quads + 3))
-                m.d.comb += reached.eq(first + taken)
-                m.d.sync += first.eq(reached)
-                with m.If(reached >= quads):
-                    m.d.sync += [first.eq(reached - quads), address.eq(address + 1)]
             with m.Case(Memory.ACTIVATIONS):
                 m.d.sync += array.eq(array + 1)
                 with m.If(array == self._config.arrays - 1):
@@ -127,23 +107,14 @@ class Unpacker(Component):
             with m.Default():
                 m.d.sync += address.eq(address + 1)
 
-    def _write(self, m, plan, place, left, half, running, step, taken, segment_end, items):
-        """Output registers, and how much of a beat one step takes."""
-        array, address, first, part = place
+    def _write(self, m, plan, place, half, running, step, segment_end, items):
+        """Output registers, and when a beat is used up."""
+        array, address, part = place
         beat = self.beats.payload
         available = running & self.beats.valid
-        per_beat = self._config.quads_per_beat
         valid = Signal(name="item_valid")
         m.d.comb += items.valid.eq(valid)
         item = data_output(m, items.payload, "item")
-        m.d.comb += taken.eq(1)
-        m.d.comb += [
-            self.weights.array.eq(array),
-            self.weights.address.eq(address),
-            self.weights.first.eq(first),
-            self.weights.count.eq(taken),
-            Value.cast(self.weights.quads).eq(beat[: per_beat * QUAD_BITS]),
-        ]
         m.d.sync += [
             self.program.valid.eq(0),
             data_output(m, self.program.address, "program_address").eq(address),
@@ -152,13 +123,6 @@ class Unpacker(Component):
         with m.If(items.ready):
             m.d.sync += valid.eq(0)
         with m.Switch(plan.memory):
-            with m.Case(Memory.WEIGHTS):
-                m.d.comb += [
-                    taken.eq(Mux(left < per_beat, left, per_beat)),
-                    step.eq(available),
-                    self.beats.ready.eq(running),
-                    self.weights.valid.eq(available),
-                ]
             with m.Case(Memory.PROGRAM):
                 m.d.comb += [step.eq(available), self.beats.ready.eq(running)]
                 m.d.sync += self.program.valid.eq(available)

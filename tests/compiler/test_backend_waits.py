@@ -14,16 +14,27 @@ from integer_graphs import (
     linear_graph,
     random_inputs,
 )
+from token_graphs import decoder, encoder
 
 from espalier.compiler import hazards
 from espalier.compiler.hazards import Access, Step, Waits
+from espalier.compiler.tokens.build import build_tokens
+from espalier.runtime.driver import Driver
+from espalier.runtime.token_machine import TokenMachine
 from espalier.spec import isa
 from espalier.spec.config import SMALL, TINY
 from espalier.spec.isa import Opcode
+from espalier.spec.memory import Memory
+from espalier.tokens.evaluate import evaluate as tokens_evaluate
 from espalier_sim.reference import device
 from espalier_sim.reference.machine import Machine
 
-UNITS = {Opcode.LOAD: ("load",), Opcode.PRODUCT: ("engine",), Opcode.VECTOR: ("vector",)}
+UNITS = {
+    Opcode.LOAD: "load",
+    Opcode.EXPAND: "weights",
+    Opcode.PRODUCT: "engine",
+    Opcode.VECTOR: "vector",
+}
 
 
 class LateMachine(Machine):
@@ -43,11 +54,12 @@ class LateMachine(Machine):
     def _decode(self, word):
         i = super()._decode(word)
         for unit, queue in self.queues.items():
-            while len(queue) > i[f"wait_{unit}"] or (i[f"wait_{unit}"] == 3 and len(queue) > 5):
+            wait = i.fields.get(f"wait_{unit}", isa.NO_WAIT)
+            while len(queue) > (wait if wait < isa.NO_WAIT else 5):
                 self.do_some()
         while self.chance.random() < 0.3:
             self.do_some()
-        if i.opcode not in (Opcode.LOAD, Opcode.PRODUCT, Opcode.VECTOR):
+        if i.opcode not in UNITS:
             return i
         registers = list(self.registers)
         if i.opcode is Opcode.LOAD:
@@ -55,7 +67,8 @@ class LateMachine(Machine):
             self.registers[where] = (self.registers[where] + i["increment"]) & 0xFFFFFFFF
         stores = i.opcode is Opcode.VECTOR and i["store"]
         ready = deque()
-        for unit in UNITS[i.opcode] + ("store",) * bool(stores):
+        weights = i.opcode is Opcode.LOAD and i["memory"] == Memory.WEIGHTS
+        for unit in ("weights" if weights else UNITS[i.opcode], *("store",) * bool(stores)):
             self.queues[unit].append((i, registers, ready))
         return isa.Instruction(Opcode.SET, {"use_source": 1, "source": 0, "target": 0, "value": 0})
 
@@ -104,6 +117,27 @@ def test_any_order_of_late_vectors(monkeypatch):
     for seed in range(4):
         monkeypatch.setattr(LateMachine, "seed", seed)
         Bench(graph, SMALL).check(random_inputs(np.random.default_rng(seed), graph, 4))
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("causal", [False, True])
+def test_any_order_of_a_transformer(monkeypatch, config, causal):
+    """Weights that come early, EXPANDs beside products, scalars: two layers of two groups of
+    heads."""
+    monkeypatch.setattr(device, "Machine", LateMachine)
+    make, most = (decoder if causal else encoder), 9 if config is TINY else 40
+    graph = make(
+        7, width=64 if config is SMALL else 16, heads=8 if config is SMALL else 2, inner=40
+    )
+    program = build_tokens(graph, config, most_tokens=most, notes={})
+    x = np.random.default_rng(0).integers(
+        -12000, 12000, (most - 2, graph.operations[0].output.width)
+    )
+    for seed in range(3):
+        monkeypatch.setattr(LateMachine, "seed", seed)
+        machine = TokenMachine(Driver(device.open_reference()(config), program), program)
+        result = tokens_evaluate(graph, x)[next(iter(graph.outputs.values()))]
+        np.testing.assert_array_equal(machine.run(x), result)
 
 
 def test_the_late_machine_notices_missing_waits(monkeypatch):

@@ -31,7 +31,7 @@ BASE = 0x1000_0000
 SIZE = 1 << 14
 DATA = 0x1000
 RESULT = 0x2000
-ALL = {"wait_load": 0, "wait_engine": 0, "wait_vector": 0, "wait_store": 0}
+ALL = {"wait_load": 0, "wait_engine": 0, "wait_vector": 0, "wait_store": 0, "wait_weights": 0}
 
 
 def i(opcode, **fields):
@@ -263,7 +263,7 @@ def product_program(groups):
             register=1,
             offset=0x900,
         ),
-        i(Opcode.PRODUCT, mode=Mode.PLAIN, groups=groups, wait_load=0),
+        i(Opcode.PRODUCT, mode=Mode.PLAIN, groups=groups, wait_load=0, wait_weights=0),
         i(
             Opcode.VECTOR,
             wait_engine=0,

@@ -47,9 +47,9 @@ def shape(config, kind, *, heads=1, groups=1, most):
 
 
 def command(f, tokens, ddr):
-    """LOAD_COMMAND of an EXPAND."""
+    """WEIGHTS_COMMAND of an EXPAND."""
     own = {name: f[name] for name in ("address", *EXPAND_FIELDS)}
-    return {**own, "memory": f["kind"], "count": tokens, "ddr": ddr, "expand": 1}
+    return {**own, "kind": f["kind"], "count": tokens, "ddr": ddr, "expand": 1}
 
 
 def blank(config):
@@ -98,6 +98,10 @@ class Bench:
             self.written.digits[array, word, 4 * quad + i] = entry["digit"]
             self.written.entry_slots[array, word, 4 * quad + i] = entry["slot"]
 
+    @property
+    def completed(self):
+        return self.counts["loads"] + self.counts["expands"]
+
     def run(self, commands):
         """Until all are completed, or a fault is up; returns the fault."""
         dut, fault = self.dut, []
@@ -107,8 +111,9 @@ class Bench:
             ctx.set(dut.window_size, self.size)
             ctx.set(dut.items.ready, 1)
             for payload in commands:
-                await send(ctx, dut.commands, payload, self.rng, self.stall)
-            while self.counts["completed"] < len(commands) and not ctx.get(dut.fault.valid):
+                stream = dut.commands if "memory" in payload else dut.weight_commands
+                await send(ctx, stream, payload, self.rng, self.stall)
+            while self.completed < len(commands) and not ctx.get(dut.fault.valid):
                 await ctx.tick()
             fault.extend(ctx.get(getattr(dut.fault, n)) for n in ("valid", "cause", "address"))
             await ctx.tick().repeat(10)
@@ -118,7 +123,8 @@ class Bench:
             bench,
             self.weights,
             self.memory.read_channel(dut.bus),
-            pulses(dut.completed, self.counts, "completed"),
+            pulses(dut.completed, self.counts, "loads"),
+            pulses(dut.weights_completed, self.counts, "expands"),
             pulses(dut.read_beat, self.counts, "beats"),
             cycles=60_000,
         )
@@ -151,7 +157,7 @@ def test_weights_are_those_of_the_reference(name, seed):
         size = expansion.extent(f, config, tokens)
         expands.append((f, tokens, rng.randrange(0, SIZE - size, 16)))
     assert bench.run([command(*expand) for expand in expands])[0] == 0
-    assert bench.counts["completed"] == len(expands)
+    assert bench.completed == len(expands)
     bench.check(expands)
 
 
@@ -161,13 +167,9 @@ def loads_around(rng, expands):
     for expand in expands:
         for memory, count in ((Memory.VECTOR, rng.randint(1, 20)), (Memory.WEIGHTS, 1)):
             if rng.random() < 0.7:
-                load = {
-                    "memory": memory,
-                    "address": 0,
-                    "count": count,
-                    "ddr": 16 * rng.randrange(99),
-                }
-                commands.append(load)
+                load = {"address": 0, "count": count, "ddr": 16 * rng.randrange(99)}
+                items = {"memory": memory} if memory is not Memory.WEIGHTS else {}
+                commands.append({**load, **items})
         commands.append(command(*expand))
     return commands
 
@@ -184,12 +186,13 @@ def test_loads_and_expands_keep_their_order(seed):
     commands = loads_around(rng, expands)
     commands += [command(*expands[0])]
     assert bench.run(commands)[0] == 0
-    assert bench.counts["completed"] == len(commands)
+    assert bench.completed == len(commands)
     memories, expanded = blank(SMALL), 0
     for payload in commands:
         expand = next((e for e in expands if command(*e) == payload), None)
         if expand is None:
-            memory, count, ddr = Memory(payload["memory"]), payload["count"], payload["ddr"]
+            memory = Memory(payload.get("memory", Memory.WEIGHTS))
+            count, ddr = payload["count"], payload["ddr"]
             n = beats(SMALL, memory, count)
             memories.load(memory, 0, count, bytes(bench.memory.data[ddr : ddr + 16 * n]))
         else:
@@ -226,7 +229,7 @@ def test_completed_follows_the_last_write():
 
     async def watch(ctx):
         async for *_, completed, valid in ctx.tick().sample(
-            bench.dut.completed, bench.dut.weights.valid
+            bench.dut.weights_completed, bench.dut.weights.valid
         ):
             seen.append((completed, valid))
 
@@ -243,7 +246,7 @@ def test_rows_outside_the_window_are_not_read(kind):
     bench = Bench(SMALL, 1, stall=0.2, size=0x1000)
     fault = bench.run([command(f, 16, 0xF80)])
     assert fault == [1, Fault.OUTSIDE_WINDOW, 0x1000]
-    assert bench.counts["completed"] == 0
+    assert bench.completed == 0
 
 
 def test_short_rows_do_not_overtake_those_being_read():

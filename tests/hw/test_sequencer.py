@@ -57,15 +57,18 @@ def meaning(program, registers, entry=0):
             case Opcode.LOAD:
                 ddr = (r[f["register"]] + f["offset"]) & MASK
                 r[f["register"]] = (r[f["register"]] + f["increment"]) & MASK
-                issued.append(("load", {**f, "ddr": ddr, "expand": 0}, pc))
+                if f["memory"] == Memory.WEIGHTS:
+                    own = {"kind": f["memory"], "ddr": ddr, "expand": 0}
+                    issued.append(("weights", {**f, **own}, pc))
+                else:
+                    issued.append(("load", {**f, "ddr": ddr}, pc))
             case Opcode.EXPAND:
                 own = {
-                    "memory": f["kind"],
                     "count": min(max(r[f["tokens"]], 1), f["most"]),
                     "ddr": (r[f["register"]] + f["offset"]) & MASK,
                     "expand": 1,
                 }
-                issued.append(("load", {**f, **own}, pc))
+                issued.append(("weights", {**f, **own}, pc))
             case Opcode.PRODUCT:
                 issued.append(("engine", f, pc))
             case Opcode.VECTOR:
@@ -186,8 +189,9 @@ def random_program(rng):
     """Nested loops of random instructions with random waits; loop ends are filled in."""
     program = []
 
-    def waits():
-        return {f"wait_{unit}": rng.choice((0, 1, 2, NO_WAIT, NO_WAIT, NO_WAIT)) for unit in UNITS}
+    def waits(opcode=Opcode.SET):
+        units = isa.waits_for(opcode)
+        return {f"wait_{unit}": rng.choice((0, 1, 2, NO_WAIT, NO_WAIT, NO_WAIT)) for unit in units}
 
     def block(depth):
         for _ in range(rng.randint(1, 4)):
@@ -254,7 +258,7 @@ def random_program(rng):
                 program.append(
                     i(
                         Opcode.VECTOR,
-                        **waits(),
+                        **waits(Opcode.VECTOR),
                         count=rng.randint(1, 9),
                         source=rng.randrange(3),
                         drain=rng.randrange(99),
@@ -293,7 +297,7 @@ def test_random_programs_in_order_and_with_waits(seed):
     for (unit, _, outstanding), (_, _, pc) in zip(taken, expected, strict=True):
         partner = {"store": "vector", "vector": "store"}.get(unit)
         for other in set(UNITS) - {partner}:
-            limit = program[pc].fields[f"wait_{other}"]
+            limit = program[pc].fields.get(f"wait_{other}", NO_WAIT)
             assert limit == NO_WAIT or outstanding.get(other, 0) <= limit, (unit, pc, other)
     assert result["registers"] == after
     assert units.executed == executed and units.halts == 1
@@ -397,7 +401,7 @@ def test_loading_a_program_over_an_expand_is_no_expand():
     async def bench(ctx):
         ctx.set(dut.word, expand(most=3).encode())
         ctx.set(dut.preload, 1)
-        assert ctx.get(dut.commands.load.valid) and not ctx.get(dut.commands.load.payload.expand)
+        assert ctx.get(dut.commands.load.valid) and not ctx.get(dut.commands.weights.valid)
 
     simulate(dut, bench)
 

@@ -14,7 +14,7 @@ from espalier.spec import expansion
 from espalier.spec.config import BEAT_BYTES, ITEM_BYTES, TINY
 from espalier.spec.memory import ENTRY, QUAD_BITS, Memory, beats, depth, items_per_address
 from espalier.spec.registers import Fault
-from espalier_hw.interfaces import EXPAND_FIELDS, LOAD_COMMAND, item_layout
+from espalier_hw.interfaces import EXPAND_FIELDS, LOAD_COMMAND, WEIGHTS_COMMAND, item_layout
 from espalier_sim.reference.memories import Memories, expand_rows
 
 from .axi_memory import AxiMemory
@@ -38,11 +38,13 @@ class Bench:
         )
         self.memory.data[:] = self.random.randbytes(WINDOW_BYTES)
         self.commands = Source(dut, "commands", self.random, stall)
+        self.weight_commands = Source(dut, "weight_commands", self.random, stall)
         self.items = Sink(dut, "items", self.random, stall)
         self.program = Strobes(dut, "program__valid", "program__address", "program__data")
         names = ("array", "address", "first", "count", "quads")
         self.weights = Strobes(dut, "weights__valid", *(f"weights__{name}" for name in names))
         self.completed = Strobes(dut, "completed")
+        self.weights_completed = Strobes(dut, "weights_completed")
 
     async def start(self) -> None:
         self.dut.window_base.value = BASE
@@ -51,13 +53,21 @@ class Bench:
         await start_clock(self.dut)
 
     async def load(self, memory: Memory, address: int, count: int, ddr: int) -> None:
-        values = {"memory": memory, "address": address, "count": count, "ddr": ddr}
-        await self.commands.send(pack(LOAD_COMMAND, values))
+        values = {"address": address, "count": count, "ddr": ddr}
+        if memory is Memory.WEIGHTS:
+            await self.weight_commands.send(pack(WEIGHTS_COMMAND, values))
+        else:
+            await self.commands.send(pack(LOAD_COMMAND, {"memory": memory, **values}))
 
     async def expand(self, fields: dict[str, int], tokens: int, ddr: int) -> None:
         values = {name: fields[name] for name in ("address", *EXPAND_FIELDS)}
-        values |= {"memory": fields["kind"], "count": tokens, "ddr": ddr, "expand": 1}
-        await self.commands.send(pack(LOAD_COMMAND, values))
+        values |= {"kind": fields["kind"], "count": tokens, "ddr": ddr, "expand": 1}
+        await self.weight_commands.send(pack(WEIGHTS_COMMAND, values))
+
+    @property
+    def finished(self) -> int:
+        """LOADs and EXPANDs that are complete."""
+        return len(self.completed.seen) + len(self.weights_completed.seen)
 
     def draw(self, memory: Memory) -> tuple[int, int, int]:
         """(address, count, DDR offset) of a LOAD that fits."""
@@ -140,9 +150,9 @@ async def _run_loads(dut: Any, stall: float, count: int) -> None:
         kind, writes = expected(memory, address, size, raw)
         wanted[kind] += writes
         await bench.load(memory, address, size, ddr)
-    await until(dut, lambda: len(bench.completed.seen) == count)
+    await until(dut, lambda: bench.finished == count)
     await ClockCycles(dut.clk, 20)
-    assert len(bench.completed.seen) == count
+    assert bench.finished == count
     assert bench.seen() == wanted
     assert int(dut.idle.value) == 1 and int(dut.fault__valid.value) == 0
 
@@ -167,7 +177,7 @@ async def burst_outside_the_window_is_not_issued(dut: Any) -> None:
     await until(dut, lambda: int(dut.fault__valid.value))
     assert int(dut.fault__cause.value) == Fault.OUTSIDE_WINDOW
     assert int(dut.fault__address.value) == end - BEAT_BYTES
-    assert not bench.completed.seen
+    assert not bench.finished
 
 
 @cocotb.test()
@@ -178,7 +188,7 @@ async def bus_error_is_reported(dut: Any) -> None:
     await bench.load(Memory.PROGRAM, 0, 20, 0x800)
     await until(dut, lambda: int(dut.fault__valid.value))
     assert int(dut.fault__cause.value) == Fault.BUS_ERROR
-    assert not bench.completed.seen
+    assert not bench.finished
 
 
 UNWRITTEN = 99
@@ -203,7 +213,7 @@ def _written(quads: list[tuple[int, ...]]) -> Memories:
 
 
 async def _run_expands(dut: Any, stall: float, count: int) -> None:
-    """EXPANDs with LOADs of items between them."""
+    """EXPANDs with LOADs of items beside them."""
     bench = Bench(dut, stall)
     await bench.start()
     wanted, sent = _blank(), 0
@@ -218,9 +228,9 @@ async def _run_expands(dut: Any, stall: float, count: int) -> None:
         if bench.random.random() < 0.5:
             await bench.load(Memory.VECTOR, 0, bench.random.randint(1, 8), ddr)
             sent += 1
-    await until(dut, lambda: len(bench.completed.seen) == sent)
+    await until(dut, lambda: bench.finished == sent)
     await ClockCycles(dut.clk, 20)
-    assert len(bench.completed.seen) == sent and int(dut.fault__valid.value) == 0
+    assert bench.finished == sent and int(dut.fault__valid.value) == 0
     written = _written(bench.seen()["weights"])
     assert (written.digits == wanted.digits).all()
     assert (written.entry_slots == wanted.entry_slots).all()

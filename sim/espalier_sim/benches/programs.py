@@ -146,7 +146,7 @@ class Generator:
     @staticmethod
     def _complete(opcode: Opcode, fields: dict[str, int]) -> dict[str, int]:
         declared = [f.name for f in isa.LAYOUTS[opcode].fields[1:]]
-        waits = {f"wait_{unit}": isa.NO_WAIT for unit in isa.UNITS}
+        waits = {f"wait_{unit}": isa.NO_WAIT for unit in isa.waits_for(opcode)}
         return {**dict.fromkeys(declared, 0), **waits, **fields}
 
     # Data
@@ -228,7 +228,7 @@ class Generator:
             offset=BEAT_BYTES,
             **self._waits.before([], writes),
         )
-        self._waits.issue("load", [], writes)
+        self._waits.issue("weights" if target is Memory.WEIGHTS else "load", [], writes)
 
     def _reload(self) -> None:
         """New values for a part of one memory."""
@@ -259,7 +259,7 @@ class Generator:
             self._add(Opcode.SET, target=LOAD_AT, value=offset - BEAT_BYTES)
             f.update(register=LOAD_AT, offset=BEAT_BYTES)
         self._add(Opcode.EXPAND, **f, **self._waits.before([], writes))
-        self._waits.issue("load", [], writes)
+        self._waits.issue("weights", [], writes)
 
     def _clear_last(self) -> None:
         self._add(Opcode.PRODUCT, mode=Mode.CLEAR, groups=self._groups)
@@ -323,7 +323,11 @@ class Generator:
         if f.get("bounded"):
             value = self._random.choice([0, 1, self._random.getrandbits(6), -1])
             self._add(Opcode.SET, target=BOUND, value=value)
-        self._add(Opcode.VECTOR, **f, **self._waits.before(reads, writes))
+        waits = self._waits.before(reads, writes)
+        if "wait_weights" in waits:  # no field of a VECTOR
+            self._add(Opcode.SET, target=BOUND, use_source=1, source=BOUND, **waits)
+            del waits["wait_weights"]
+        self._add(Opcode.VECTOR, **f, **waits)
         # the unit waits for scalars by itself
         self._waits.issue("vector", reads, [r for r in writes if r[0] != "SCALARS"])
         if f["store"]:

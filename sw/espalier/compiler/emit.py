@@ -121,7 +121,8 @@ class Assembly:
         size = count
         if memory not in (Memory.WEIGHTS, Memory.DESCRIPTORS):
             size = -(-count // items_per_address(self.config, memory))
-        access = Access("load", reads, ((memory.name.lower(), address, address + size),))
+        unit = "weights" if memory is Memory.WEIGHTS else "load"
+        access = Access(unit, reads, ((memory.name.lower(), address, address + size),))
         fields = {
             "memory": memory,
             "address": address,
@@ -137,7 +138,7 @@ class Assembly:
     ) -> None:
         """EXPAND with the instruction's own field names; `words` are the (first, end) that it may
         write, `section` names what it reads."""
-        access = Access("load", ((section, 0, 1),), (("weights", *words),))
+        access = Access("weights", ((section, 0, 1),), (("weights", *words),))
         fields = {**fields, "register": register, "tokens": tokens}
         self._append(Opcode.EXPAND, fields, (access,))
 

@@ -14,6 +14,9 @@ module derives the waits:
   memory: its chunks pass a pipeline, all else within one unit is in order (slots and last-sent
   values forward inside the engine, and the vector unit waits for scalars by itself).
 
+A VECTOR cannot wait for the weights' unit, and need not: what an EXPAND reads is written anew only
+after products that waited for it.
+
 A wait of n lets the n instructions of a unit that were issued last be outstanding. Loop bodies are
 followed until the outstanding instructions at the loop head repeat, and loops that count by a
 register are also followed around, because the count may be 0; an instruction gets the strictest
@@ -25,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..spec.isa import UNITS, Opcode
+from ..spec.isa import UNITS, Opcode, waits_for
 
 MOST_WAIT = 2
 """The weakest wait that is one. The order of outstanding instructions before the last two does not
@@ -120,6 +123,7 @@ class Waits:
                 if not found and any(self._conflict(step, unit, old) for old in older):
                     found = [MOST_WAIT]
                 if found:
+                    assert unit in waits_for(step.opcode), "no VECTOR can wait for weights"
                     waits[unit] = min(waits.get(unit, MOST_WAIT), found[0])
         issued = {access.unit for access in step.accesses}
         return {self._advance(state, waits, issued, address) for state in states}

@@ -56,6 +56,8 @@ class Latencies:
     """Last chunk to the last burst's answer, memory latency aside."""
     reduction: int = 36
     """Last chunk of a reducing VECTOR to the start of its scalar, V/8 cycles aside."""
+    port: int = 32
+    """What a LOAD comes later while weights stream in."""
     memory: int = 20
     """DDR latency from a burst's address to its first beat (the simulated memory's default)."""
 
@@ -98,7 +100,7 @@ class _Clock:
         self.done: dict[str, list[int]] = {unit: [] for unit in isa.UNITS}
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
-        self.free = dict.fromkeys(("load", "vector", "store", "scalar"), 0.0)
+        self.free = dict.fromkeys(("load", "weights", "vector", "store", "scalar"), 0.0)
         self.written = [0.0, 0.0]
         """When the last scalars of both halves are written."""
         self.taken: list[float] = []
@@ -108,6 +110,8 @@ class _Clock:
         self.drains: list[tuple[float, float, float]] = []
         """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
         self.products: list[tuple[float, float]] = []
+        self.stream = 0.0
+        """When the last LOAD of weights began to arrive."""
         self.result = Timeline()
 
     def execute(self, step: Step) -> None:
@@ -131,7 +135,7 @@ class _Clock:
         """When the waits and the queues of the units concerned let the instruction issue."""
         times = [0.0]
         for unit in isa.UNITS:
-            limit = i[f"wait_{unit}"]
+            limit = i.fields.get(f"wait_{unit}", isa.NO_WAIT)
             if limit < isa.NO_WAIT and len(self.done[unit]) > limit:
                 times.append(self.done[unit][-1 - limit] + 1)
             left = self.taken if unit == "vector" else self.done[unit]
@@ -216,15 +220,29 @@ class _Clock:
         done[:] = [end + min(operations, max(end - first, 0)) for end in done]
 
     def _load(self, at: float, i: Instruction, beats: int) -> None:
-        t = self.latencies
+        t, (unit,) = self.latencies, _units(i)
         items = i["memory"] not in (Memory.WEIGHTS, Memory.PROGRAM)
         cycles = max(i["count"], beats) if items else beats
         if i["memory"] == Memory.DESCRIPTORS:
             cycles = 2 * beats
-        end = max(at + t.load + t.memory, self.free["load"]) + cycles
-        self.free["load"] = end
-        self.done["load"].append(end + t.load_done + items * t.load_items)
+        start = max(at + t.load + t.memory, self.free[unit])
+        if unit == "load":
+            start += self._share(at + t.load, start, beats)
+        self.free[unit] = start + cycles
+        self.done[unit].append(start + cycles + t.load_done + items * t.load_items)
         self.result.read_beats += beats
+        if unit == "weights":
+            self.stream = start
+
+    def _share(self, asked: float, start: float, beats: int) -> float:
+        """A LOAD beside one of weights comes behind the beats already asked for, and holds the
+        weights up; returns its own delay."""
+        end = self.free["weights"]
+        if not self.stream - self.latencies.memory < start < end:
+            return 0
+        self.free["weights"] += beats
+        self.done["weights"][-1] += beats
+        return min(end - asked, self.latencies.port)
 
     def _expand(self, at: float, i: Instruction, beats: int) -> None:
         """A quad of keys, or a plane of an item of values, is written a cycle."""
@@ -238,9 +256,9 @@ class _Clock:
             height = expansion.height(i.fields, c, tokens)
             per_head = -(-height * c.lanes // c.group)
             cycles = tokens * i["heads"] * per_head * 2
-        end = max(at + t.load + t.memory, self.free["load"]) + max(cycles, beats)
-        self.free["load"] = end
-        self.done["load"].append(end + t.load_done)
+        end = max(at + t.load + t.memory, self.free["weights"]) + max(cycles, beats)
+        self.free["weights"] = end
+        self.done["weights"].append(end + t.load_done)
         self.result.read_beats += beats
 
     def finish(self) -> Timeline:
@@ -256,8 +274,10 @@ def _half(scalar: int) -> int:
 
 
 def _units(i: Instruction) -> tuple[str, ...]:
-    if i.opcode in (Opcode.LOAD, Opcode.EXPAND):
-        return ("load",)
+    if i.opcode is Opcode.LOAD:
+        return ("weights" if i["memory"] == Memory.WEIGHTS else "load",)
+    if i.opcode is Opcode.EXPAND:
+        return ("weights",)
     if i.opcode is Opcode.PRODUCT:
         return ("engine",)
     if i.opcode is Opcode.VECTOR:

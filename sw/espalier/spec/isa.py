@@ -1,10 +1,12 @@
 """The instruction set: 128-bit instructions, their fields, encoder, decoder and disassembler.
 
-The sequencer issues instructions in order to four units: `load` (DDR to chip), `engine` (products),
-`vector` and `store` (chip to DDR; a VECTOR with a store counts on both). Units run concurrently;
+The sequencer issues instructions in order to five units: `load` (DDR to chip), `weights` (DDR to
+the weight memory: LOADs into it and EXPANDs), `engine` (products), `vector` and `store` (chip to
+DDR; a VECTOR with a store counts on both). Units run concurrently;
 the result is that of executing one instruction after the other **provided the waits say so**:
 before an instruction issues, every unit with a wait of n < 3 has at most n instructions outstanding
-(issued, not completed). The reference machine executes strictly in order, so a missing wait shows
+(issued, not completed). A VECTOR cannot wait for `weights`: its 128 bits are full. The reference
+machine executes strictly in order, so a missing wait shows
 as a difference between it and the RTL. Scalars need no waits: a VECTOR is complete before the
 scalar that it reduces to is written, and one that reads a scalar waits inside the unit until all
 earlier reductions into the same half of the scalars, 0..15 or 16..31, are finished. Whoever else
@@ -26,7 +28,7 @@ from .config import SCALARS
 from .fields import Field, Layout
 from .memory import Memory
 
-VERSION = 2
+VERSION = 3
 """Version of instructions, memories and registers together; a program names it."""
 INSTRUCTION_BITS = 128
 INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
@@ -38,7 +40,7 @@ MOST_GAIN = {4: 3, 5: 15, 6: 15}
 MOST_ROW_GROUPS = 64
 """Groups of one token's row that an EXPAND takes: what the loader's transposer holds."""
 NO_WAIT = 3
-UNITS = ("load", "engine", "vector", "store")
+UNITS = ("load", "engine", "vector", "store", "weights")
 QUEUE_DEPTH = 2
 """Instructions that a unit can hold besides the one it runs."""
 
@@ -177,8 +179,14 @@ _WAITS = tuple(
 _OPCODE = Field("opcode", 4, "operation", choices=Opcode)
 
 
+def waits_for(opcode: Opcode) -> tuple[str, ...]:
+    """Units that an instruction can wait for: all, but a VECTOR not for `weights`."""
+    return UNITS[:-1] if opcode is Opcode.VECTOR else UNITS
+
+
 def _layout(name: str, *own: Field) -> Layout:
-    return Layout(name, INSTRUCTION_BITS, (_OPCODE, *_WAITS, *own))
+    waits = _WAITS[: len(waits_for(Opcode[name]))]
+    return Layout(name, INSTRUCTION_BITS, (_OPCODE, *waits, *own))
 
 
 LAYOUTS: dict[Opcode, Layout] = {
@@ -262,7 +270,7 @@ LAYOUTS: dict[Opcode, Layout] = {
 @dataclass(frozen=True)
 class Instruction:
     """One decoded instruction; `fields` has the operation's own fields and `wait_<unit>` for each
-    unit."""
+    unit that it can wait for."""
 
     opcode: Opcode
     fields: Mapping[str, int] = field(default_factory=dict)
@@ -272,7 +280,7 @@ class Instruction:
 
     def encode(self) -> int:
         """The 128-bit word. Raises ValueError when a value does not fit its field."""
-        waits = {f"wait_{unit}": NO_WAIT for unit in UNITS}
+        waits = {f"wait_{unit}": NO_WAIT for unit in waits_for(self.opcode)}
         return LAYOUTS[self.opcode].pack({**waits, **self.fields, "opcode": self.opcode})
 
 
@@ -305,7 +313,7 @@ def disassemble(instruction: Instruction) -> str:
         if (w := instruction.fields.get(f"wait_{unit}", NO_WAIT)) != NO_WAIT
     ]
     parts = [f"[{' '.join(waits)}]"] if waits else []
-    for declared in layout.fields[1 + len(UNITS) :]:
+    for declared in layout.fields[1 + len(waits_for(instruction.opcode)) :]:
         value = instruction.fields.get(declared.name, 0)
         if declared.choices is not None:
             if value or declared.name in ("memory", "mode", "source"):

@@ -1,9 +1,10 @@
 """Attention as instructions: for every group of heads, keys and values become weights, then a loop
 over the queries.
 
-The loop is staggered so that the engine always has a product: while the scores of query t + 1
-accumulate, the exponentials of query t are made, and while its context accumulates the scores of
-t + 1 are drained:
+Where the weight memory has room for two groups, the next group's keys and values become weights
+while the loop runs. The loop is staggered so that the engine always has a product: while the scores
+of query t + 1 accumulate, the exponentials of query t are made, and while its context accumulates
+the scores of t + 1 are drained:
 
     scores(t+1) | store context(t-1) | exp(t) | drain scores(t+1) | context(t) | load query(t+2)
 
@@ -26,51 +27,12 @@ from ...spec.tokens import Register
 from ...tokens.graph import SCORE_GAIN, Attention
 from ..allocate import Parameters, pack_words
 from ..emit import Assembly
-from ..packing import descriptor_bytes
 from .context import Context
+from .head_descriptors import value_descriptors
 from .passes import Piece, load_pieces
 from .placement import MOST_HEADS, HeadLayout
 from .registers import CURSOR, PLACE, SPARE
-
-
-def key_descriptors(layout: HeadLayout, tokens: int) -> bytes:
-    """Descriptors of the keys of so many tokens."""
-    words = 2 * -(-tokens // layout.config.lanes)
-    columns = layout.together * layout.padded
-    return _descriptors(layout, columns, 0, words, layout.product_groups)
-
-
-def value_descriptors(layout: HeadLayout) -> bytes:
-    """Descriptors of all values: every head's columns begin at array 0."""
-    parts = []
-    config, fields = layout.config, layout.expand(Expand.COLUMNS)
-    words = 2 * layout.context_slots
-    groups = config.groups_per_array(layout.most_tokens)
-    for head in range(layout.together):
-        first = fields["address"] + head * groups * config.group * words
-        parts.append(_words(layout, layout.most_tokens, first, words, groups))
-    return descriptor_bytes(np.concatenate(parts, axis=1))
-
-
-def _descriptors(layout: HeadLayout, columns: int, first: int, words: int, groups: int) -> bytes:
-    return descriptor_bytes(_words(layout, columns, first, words, groups))
-
-
-def _words(layout: HeadLayout, columns: int, first: int, words: int, groups: int) -> np.ndarray:
-    """[A, groups] descriptors of columns of `words` words each, dealt from array 0 on."""
-    from ...spec.memory import descriptor
-
-    config, form = layout.config, descriptor(layout.config)
-    result = np.zeros((config.arrays, groups), np.uint64)
-    for array in range(config.arrays):
-        for local in range(groups):
-            column = (local * config.arrays + array) * config.group
-            counts = {
-                f"count{i}": words if column + i < columns else 0 for i in range(config.group)
-            }
-            base = first + local * config.group * words
-            result[array, local] = form.pack({"base": base, **counts})
-    return result
+from .tokenpass import Range
 
 
 @dataclass(eq=False)
@@ -93,6 +55,11 @@ class AttentionPass:
     def layout(self) -> HeadLayout:
         return self.context.heads[self.operation]
 
+    @property
+    def weights(self) -> Range:
+        """What keys and values take of the weight memory."""
+        return 0, self.layout.buffers * self.layout.words
+
     def pieces(self, layer: int) -> list[Piece]:
         """Descriptors of the values, score parameters and the exponential."""
         config, layout, operation = self.context.config, self.layout, self.layers[layer]
@@ -104,56 +71,100 @@ class AttentionPass:
         entries = make_table(*FUNCTIONS["exp"])
         table = pack_words(TABLE_ENTRY, [{"base": b, "slope": s} for b, s in entries])
         return [
-            Piece(Memory.DESCRIPTORS, layout.context_groups, value_descriptors(layout)),
+            Piece(
+                Memory.DESCRIPTORS,
+                layout.buffers * layout.context_groups,
+                value_descriptors(layout),
+                self._value_descriptors(0),
+            ),
             Piece(Memory.PARAMETERS, len(parameters), parameters.astype("<u8").tobytes()),
             Piece(Memory.TABLES, len(table), table.astype("<u8").tobytes()),
         ]
 
-    def write(self, assembly: Assembly) -> None:
+    def _value_descriptors(self, buffer: int) -> int:
+        """Address of the values' descriptors, which lie behind those of the keys."""
         layout = self.layout
-        load_pieces(assembly, self.pieces(0), {Memory.DESCRIPTORS: layout.product_groups})
+        return layout.buffers * layout.product_groups + buffer * layout.context_groups
+
+    def write(self, assembly: Assembly, following: list[Piece]) -> None:
+        """The whole attention. `following` are the pieces of the pass behind it."""
+        layout = self.layout
+        load_pieces(assembly, self.pieces(0))
         assembly.load_buffer(
-            Memory.DESCRIPTORS, 0, layout.product_groups, int(Register.SETS), section=""
+            Memory.DESCRIPTORS,
+            0,
+            layout.buffers * layout.product_groups,
+            int(Register.SETS),
+            section="",
         )
-        with assembly.loop(count=layout.groups):
-            self._group(assembly)
-            assembly.set(int(Register.RECORD), layout.row_bytes, int(Register.RECORD))
+        if layout.buffers == 1:
+            load_pieces(assembly, following, early=True)
+            with assembly.loop(count=layout.groups):
+                self._expand(assembly, 0)
+                self._group(assembly, 0)
+        else:
+            self._alternate(assembly, following)
         rest = layout.token_bytes * layout.most_tokens - layout.groups * layout.row_bytes
         assembly.set(int(Register.CACHE), rest, int(Register.CACHE))
         assembly.set(int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD))
 
-    def _group(self, assembly: Assembly) -> None:
-        """All queries of one group of heads."""
-        layout, stride = self.layout, self.context.stride
-        keys, values = layout.expand(Expand.ROWS), layout.expand(Expand.COLUMNS)
-        cache, seen = int(Register.CACHE), int(Register.SEEN)
-        split = values["address"]
-        for fields, words, offset in (
-            (keys, (0, split), 0),
-            (values, (split, layout.words), layout.token_bytes // 2),
+    def _alternate(self, assembly: Assembly, following: list[Piece]) -> None:
+        """All groups of heads, in one buffer and the other by turns."""
+        self._expand(assembly, 0)
+        load_pieces(assembly, following, early=True)
+        pairs = (self.layout.groups - 1) // 2
+        if pairs:
+            with assembly.loop(count=pairs):
+                for buffer in (0, 1):
+                    self._group(assembly, buffer, following=1 - buffer)
+        if self.layout.groups % 2 == 0:
+            self._group(assembly, 0, following=1)
+        self._group(assembly, (self.layout.groups - 1) % 2)
+
+    def _expand(self, assembly: Assembly, buffer: int) -> None:
+        """Keys and values of the next group of heads become weights."""
+        layout, cache = self.layout, int(Register.CACHE)
+        first = buffer * layout.words
+        split = layout.expand(Expand.COLUMNS)["address"]
+        for kind, words, offset in (
+            (Expand.ROWS, (first, first + split), 0),
+            (Expand.COLUMNS, (first + split, first + layout.words), layout.token_bytes // 2),
         ):
             assembly.expand(
-                words, register=cache, tokens=seen, section="cache", offset=offset, **fields
+                words,
+                register=cache,
+                tokens=int(Register.SEEN),
+                section="cache",
+                offset=offset,
+                **{**layout.expand(kind), "address": words[0]},
             )
         assembly.set(cache, layout.row_bytes, cache)
+
+    def _group(self, assembly: Assembly, buffer: int, following: int | None = None) -> None:
+        """All queries of one group of heads. `following` is the next group's buffer."""
+        stride, seen = self.context.stride, int(Register.SEEN)
         self._clear(assembly)
         assembly.set(CURSOR, 0, int(Register.RECORD))
         assembly.set(PLACE, 0, int(Register.VISIBLE) if self.operation.causal else seen)
         self._load(assembly, 0)
-        self._scores(assembly)
+        self._scores(assembly, buffer)
         self._drain(assembly)
         self._load(assembly, stride)
+        if following is not None:
+            self._expand(assembly, following)
         with assembly.loop(register=int(Register.TOKENS)):
-            self._scores(assembly)
+            self._scores(assembly, buffer)
             self._store(assembly)
             self._exponentials(assembly)
             if self.operation.causal:
                 assembly.set(PLACE, 1, PLACE)
             self._drain(assembly)
-            self._context(assembly)
+            self._context(assembly, buffer)
             self._load(assembly, 2 * stride)
             assembly.set(CURSOR, stride, CURSOR)
         self._store(assembly)
+        record = int(Register.RECORD)
+        assembly.set(record, self.layout.row_bytes, record)
 
     def _clear(self, assembly: Assembly) -> None:
         """No exponentials of an earlier sequence or group of heads: columns behind the last token
@@ -183,14 +194,15 @@ class AttentionPass:
         home = self.context.home(tensor)
         return self.context.record.section(home, self.layout.elements, columns=True)
 
-    def _scores(self, assembly: Assembly) -> None:
+    def _scores(self, assembly: Assembly, buffer: int) -> None:
         layout = self.layout
+        first = buffer * layout.words
         assembly.product(
             mode=Mode.PLAIN,
             groups=layout.product_groups,
             activations=0,
-            descriptors=0,
-            weights=(0, layout.expand(Expand.COLUMNS)["address"]),
+            descriptors=buffer * layout.product_groups,
+            weights=(first, first + layout.expand(Expand.COLUMNS)["address"]),
             slots=(0, 2 * layout.together * layout.score_slots),
         )
 
@@ -246,15 +258,16 @@ class AttentionPass:
                 register=PLACE,
             )
 
-    def _context(self, assembly: Assembly) -> None:
+    def _context(self, assembly: Assembly, buffer: int) -> None:
         layout = self.layout
+        start = buffer * layout.words
         first = 2 * layout.together * layout.score_slots
         assembly.product(
             mode=Mode.PLAIN,
             groups=layout.context_groups,
             activations=layout.product_groups,
-            descriptors=layout.product_groups,
-            weights=(layout.expand(Expand.COLUMNS)["address"], layout.words),
+            descriptors=self._value_descriptors(buffer),
+            weights=(start + layout.expand(Expand.COLUMNS)["address"], start + layout.words),
             slots=(first, first + 2 * layout.together * layout.context_slots),
         )
 

@@ -14,15 +14,15 @@ from ...spec.tokens import Register, TokenPlan
 from ...tokens.graph import Input, Linear, TokenGraph
 from ...tokens.host_file import Host
 from ..emit import Assembly
-from .attention import AttentionPass, key_descriptors
+from .attention import AttentionPass
 from .context import Context
-from .passes import Piece, pieces, write_pass
+from .head_descriptors import key_descriptors
+from .passes import Piece, load_pieces, pieces, write_pass
 from .placement import stored_bytes
 from .registers import IMAGE
+from .residence import Pass, settle
 from .split import split_passes
 from .tokenpass import TokenPass
-
-Pass = TokenPass | AttentionPass
 
 
 def build_tokens(
@@ -82,6 +82,7 @@ def plan(context: Context) -> list[list[Pass]]:
         result.append([last])
     last.final = context.blocks.written(output)
     last.check()
+    settle(result, [count(context, block) for block in result])
     return result
 
 
@@ -95,10 +96,11 @@ def write(context: Context, passes: list[list[Pass]], assembly: Assembly) -> Non
     for number, block in enumerate(passes):
         repeats = count(context, block)
         if repeats > 1:
+            load_pieces(assembly, first_pieces(block[0]), early=True)
             with assembly.loop(count=repeats):
-                write_block(context, number, block, assembly)
+                write_block(context, passes, number, assembly)
         else:
-            write_block(context, number, block, assembly)
+            write_block(context, passes, number, assembly)
     assembly.halt()
 
 
@@ -125,39 +127,62 @@ def count(context: Context, block: list[Pass]) -> int:
     return len(context.blocks.blocks[first.number].layers)
 
 
-def write_block(context: Context, number: int, block: list[Pass], assembly: Assembly) -> None:
-    for one in block:
+def write_block(
+    context: Context, passes: list[list[Pass]], number: int, assembly: Assembly
+) -> None:
+    """All passes of a block, each with what the one behind it loads early."""
+    block, after = passes[number], passes[number + 1 : number + 2]
+    if count(context, block) > 1:
+        after = [block]
+    elif after and count(context, after[0]) > 1:
+        after = []
+    behind = [*block[1:], *(other[0] for other in after), None]
+    for one, later in zip(block, behind, strict=False):
+        following = first_pieces(later)
         if isinstance(one, TokenPass):
-            write_pass(one, assembly)
+            write_pass(one, assembly, following)
         else:
-            one.write(assembly)
+            one.write(assembly, following)
     size = context.cache_bytes[number] if number < len(context.cache_bytes) else 0
     if size:
         assembly.set(int(Register.ROW), size, int(Register.ROW))
 
 
+def first_pieces(one: Pass | None) -> list[Piece]:
+    """What the first tile of a pass brings, in the first layer."""
+    return pieces(one, 0, 0) if isinstance(one, TokenPass) else []
+
+
 def image(context: Context, passes: list[list[Pass]]) -> tuple[list[bytes], int]:
     """The data in the order in which the program walks through it, then the sets of key
-    descriptors; and the size of a set."""
-    parts: list[Piece] = []
+    descriptors; and the size of a set.
+
+    The last layer of a repeated block loads the early pieces of one more: zeros at the end see to
+    it that there is something to load.
+    """
+    data: list[bytes] = []
+    beyond = 0
     for block in passes:
         for layer in range(count(context, block)):
             for one in block:
                 if isinstance(one, AttentionPass):
-                    parts += one.pieces(layer)
+                    data += [piece.data for piece in one.pieces(layer)]
                 else:
                     for tile in range(one.tiles):
-                        parts += pieces(one, layer, tile)
-    data = [part.data + bytes(-len(part.data) % BEAT_BYTES) for part in parts]
+                        data += [piece.data for piece in pieces(one, layer, tile)]
+        if count(context, block) > 1:
+            early = sum(len(p.data) for p in first_pieces(block[0]) if p.early)
+            beyond = max(beyond, sum(len(part) for part in data) + early)
+    data = [part + bytes(-len(part) % BEAT_BYTES) for part in data]
     layout = next(iter(context.heads.values()), None)
-    if layout is None:
-        return [*data, b""], 0
-    lanes = context.config.lanes
-    sets = [
-        key_descriptors(layout, tokens)
-        for tokens in range(lanes, layout.most_tokens + lanes, lanes)
-    ]
-    return [*data, b"".join(sets)], len(sets[0])
+    sets: list[bytes] = []
+    if layout is not None:
+        lanes = context.config.lanes
+        ends = range(lanes, layout.most_tokens + lanes, lanes)
+        sets = [key_descriptors(layout, tokens) for tokens in ends]
+    last = b"".join(sets)
+    padding = bytes(max(beyond - len(last) - sum(len(part) for part in data), 0))
+    return [*data, last + padding], len(sets[0]) if sets else 0
 
 
 def token_plan(context: Context, sets: int, set_bytes: int) -> TokenPlan:

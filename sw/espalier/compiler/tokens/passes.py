@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...errors import CapacityError
-from ...spec.config import ITEM_BYTES
+from ...spec.config import BEAT_BYTES, ITEM_BYTES
 from ...spec.memory import TABLE_ENTRY, Memory
 from ...spec.tokens import Register
 from ..allocate import pack_words
@@ -21,37 +21,46 @@ from .tokenpass import TokenPass
 
 @dataclass(frozen=True)
 class Piece:
-    """What one LOAD at the head of a pass brings."""
+    """What one LOAD brings: `early` ones while the pass before runs, others at a pass's head."""
 
     memory: Memory
     count: int
     data: bytes
+    address: int = 0
+    early: bool = False
 
 
-def load_pieces(assembly: Assembly, pieces: list[Piece], addresses: dict[Memory, int]) -> None:
+def load_pieces(assembly: Assembly, pieces: list[Piece], *, early: bool = False) -> None:
     """Load a pass's pieces, which lie one after the other where the image register points, and move
-    that behind them."""
+    that behind them; or (`early`) the early ones only, and move nothing."""
     size = sum(len(piece.data) for piece in pieces)
+    chosen = [number for number, piece in enumerate(pieces) if piece.early == early]
     offset = 0
     for number, piece in enumerate(pieces):
-        last = number == len(pieces) - 1
-        assembly.load_image(
-            piece.memory,
-            addresses.get(piece.memory, 0),
-            piece.count,
-            offset,
-            register=IMAGE,
-            increment=size if last else 0,
-        )
+        if number in chosen:
+            last = number == chosen[-1] and not early
+            assembly.load_image(
+                piece.memory,
+                piece.address,
+                piece.count,
+                offset,
+                register=IMAGE,
+                increment=size if last else 0,
+            )
         offset += len(piece.data)
+    if size and not chosen and not early:
+        assembly.set(IMAGE, size, IMAGE)
 
 
 def pieces(plan: TokenPass, layer: int, tile: int) -> list[Piece]:
     """The data of one layer and tile, in the order of their loads."""
     data, config = plan.data, plan.context.config
     result = []
+    for part in [*plan.early, *plan.late]:
+        first, end = part
+        words = data.weights(layer, tile, part)
+        result.append(Piece(Memory.WEIGHTS, end - first, words, first, part in plan.early))
     if data.blocks:
-        result.append(Piece(Memory.WEIGHTS, data.size, data.weights(layer, tile)))
         result.append(Piece(Memory.DESCRIPTORS, data.groups, data.descriptors(layer, tile)))
     if data.parameters:
         words = np.concatenate(
@@ -65,19 +74,19 @@ def pieces(plan: TokenPass, layer: int, tile: int) -> list[Piece]:
         entries = [entry for _, layers in data.tables for entry in layers[layer]]
         words = pack_words(TABLE_ENTRY, [{"base": b, "slope": s} for b, s in entries])
         result.append(Piece(Memory.TABLES, len(words), words.astype("<u8").tobytes()))
-    return [Piece(p.memory, p.count, p.data + bytes(-len(p.data) % 16)) for p in result]
+    return [replace(p, data=p.data + bytes(-len(p.data) % BEAT_BYTES)) for p in result]
 
 
-def write_pass(plan: TokenPass, assembly: Assembly) -> None:
-    """The whole pass, all its tiles."""
+def write_pass(plan: TokenPass, assembly: Assembly, following: list[Piece]) -> None:
+    """The whole pass, all its tiles. `following` are the pieces of the pass behind it."""
     if plan.tiles == 1:
-        _write_tile(plan, assembly)
+        _write_tile(plan, assembly, following)
         return
     context = plan.context
     start, offset, stride = _tile_place(plan, context)
     assembly.set(TILE, offset, start)
     with assembly.loop(count=plan.tiles):
-        _write_tile(plan, assembly)
+        _write_tile(plan, assembly, [])
         assembly.set(TILE, stride, TILE)
 
 
@@ -100,8 +109,9 @@ def _tile_place(plan: TokenPass, context: Context) -> tuple[int, int, int]:
     return int(Register.RECORD), section.offset, size if columns else rows * 2
 
 
-def _write_tile(plan: TokenPass, assembly: Assembly) -> None:
-    load_pieces(assembly, pieces(plan, 0, 0), {})
+def _write_tile(plan: TokenPass, assembly: Assembly, following: list[Piece]) -> None:
+    load_pieces(assembly, pieces(plan, 0, 0))
+    load_pieces(assembly, following, early=True)
     body = Body(plan, assembly)
     first = body.loads(0, 0)
     if not plan.paired:

@@ -123,6 +123,17 @@ class HeadLayout:
         values = self.expand(Expand.COLUMNS)
         return values["address"] + expansion.words(values, self.config, self.most_tokens)
 
+    @property
+    def buffers(self) -> int:
+        """Groups of heads whose keys and values are weights at once."""
+        c = self.config
+        twice = (
+            self.groups > 1
+            and 2 * self.words <= c.weight_depth
+            and 2 * (self.product_groups + self.context_groups) <= c.descriptor_depth
+        )
+        return 2 if twice else 1
+
     def fits(self) -> bool:
         slots = 2 * self.together * (self.score_slots + self.context_slots)
         groups = self.product_groups + self.context_groups

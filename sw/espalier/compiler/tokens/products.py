@@ -129,6 +129,8 @@ class PassData:
     """(name, by layer its entries)"""
     size: int = 1
     """Words that are loaded into every array, once placed."""
+    base: int = 0
+    """First of them in the weight memory."""
 
     def words(self) -> int:
         """Words that the fullest array needs."""
@@ -156,24 +158,33 @@ class PassData:
         groups, chunk, words = 0, 0, max(self.words(), 1)
         self.size = words
         for block in self.blocks:
-            block.descriptors, block.weights = groups, (0, words)
+            block.descriptors = groups
             groups += block.groups
+        self.move(0)
         for vector in self.parameters:
             for layer in vector:
                 for one in layer:
                     one.address = chunk
             chunk += vector[0][0].chunks
 
-    def weights(self, layer: int, tile: int) -> bytes:
-        """DDR form of the words: what all layers and tiles have in common is their size."""
+    def move(self, base: int) -> None:
+        """Place the words from `base` on."""
+        self.base = base
+        for block in self.blocks:
+            block.weights = (base, base + self.size)
+
+    def weights(self, layer: int, tile: int, part: tuple[int, int]) -> bytes:
+        """DDR form of the words at the addresses first..end: what all layers and tiles have in
+        common is their size."""
+        first, end = (address - self.base for address in part)
         words = [
-            np.concatenate([b.packed[layer][tile].words[array] for b in self.blocks])
+            np.concatenate([b.packed[layer][tile].words[array] for b in self.blocks])[first:end]
             for array in range(self.config.arrays)
         ]
-        return weight_bytes(words, self.size, self.config)
+        return weight_bytes(words, end - first, self.config)
 
     def descriptors(self, layer: int, tile: int) -> bytes:
-        starts, parts = np.zeros(self.config.arrays, np.int64), []
+        starts, parts = np.full(self.config.arrays, self.base, np.int64), []
         for block in self.blocks:
             packed = block.packed[layer][tile]
             parts.append(descriptor_words(packed, starts))

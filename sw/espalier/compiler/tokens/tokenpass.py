@@ -27,6 +27,8 @@ from .blocks import Block, inputs
 from .context import Context, Use
 from .products import PassData, RowBlock, block_rows, pack_rows, placed
 
+Range = tuple[int, int]
+"""First and end of addresses in the weight memory."""
 SLOT_SHARE = SLOTS // 2
 """Blocks of rows take at least so many slots, so that they alternate between equal shares."""
 
@@ -70,6 +72,10 @@ class TokenPass:
     """Two tokens a loop body, with loads ahead; otherwise one, in the least instructions."""
     final: Tensor | None = None
     """The tensor that goes to the output rows."""
+    early: list[Range] = field(default_factory=list)
+    """Addresses of weights that are loaded while the pass before runs."""
+    late: list[Range] = field(default_factory=list)
+    """Those that are loaded when it has ended (`residence`)."""
 
     @property
     def block(self) -> Block:
@@ -113,6 +119,11 @@ class TokenPass:
             for r in self.context.read_by(tensor)
             if not (self.final is tensor and r.block == len(self.context.blocks.blocks))
         )
+
+    @property
+    def weights(self) -> Range:
+        """What the weights take of their memory."""
+        return self.data.base, self.data.base + self.data.size * bool(self.data.blocks)
 
     # Fusing
 
