@@ -108,6 +108,7 @@ void row_scales(int64_t rows, int64_t columns, const float *weight, const float 
             float scale = full * ratios[k];
             double error = 0;
             scale = scale < least ? least : scale;
+#pragma omp simd reduction(+ : error)
             for (int64_t j = 0; j < used; j++) {
                 float level = floorf(kept[j] / scale + 0.5f);
                 level = level < -most[j] ? -most[j] : level;

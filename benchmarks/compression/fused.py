@@ -25,7 +25,7 @@ from espalier.spec import numerics
 SOURCE = Path(__file__).with_name("fused.c")
 OPTIONS = (
     "-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno",
-    "-fno-trapping-math",
+    "-fno-trapping-math", "-fopenmp-simd",
 )  # fmt: skip
 
 
