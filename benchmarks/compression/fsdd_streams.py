@@ -79,6 +79,7 @@ class Setting:
     def recipe(self) -> Recipe:
         return Recipe(
             density=self.density,
+            allocation="erdos-renyi",
             delta_threshold=self.threshold,
             delta_penalty=self.penalty,
             distillation=self.distillation,
