@@ -115,7 +115,7 @@ RETRAINED = Setting(
     method="sparsegpt", learning_rate=2e-4, distillation=0.5, hidden=1.0, batch=32,
     examples=ALL_ROWS, calibration=CALIBRATION,
 )  # fmt: skip
-STEPS = {0.5: 300, 0.2: 800, 0.1: 800}
+STEPS = {0.5: 200, 0.2: 600, 0.1: 600}
 """Of retraining by density: what is left of fewer weights has to move further."""
 EMBEDDINGS = {0.5: 0.484, 0.2: 0.175, 0.1: 0.072}
 """Density of the table of words with which the share of the encoder's weights is that of all."""
@@ -159,7 +159,7 @@ def rounded() -> list[Setting]:
 
 def further() -> list[Setting]:
     """From the hardware's pattern retrained in floats."""
-    after = {"method": "further", "steps": 150, "learning_rate": 1e-4, "calibration": 0}
+    after = {"method": "further", "steps": 100, "learning_rate": 1e-4, "calibration": 0}
     return [replace(each, **after) for each in retrained() if each.pattern == PATTERNS[0]]
 
 
