@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from espalier import Recipe, compress
 from espalier.compression.allocations import ErdosRenyi, Global, Uniform, make_allocation
 from espalier.errors import RecipeError
 
@@ -56,11 +58,16 @@ def test_no_share_exceeds_one(make_weight):
     assert found == [1.0, pytest.approx((32.75 - 3) / 128)]
 
 
-def test_what_the_recipe_says_of_one_matrix_holds(make_weight):
-    shapes = {(2, 4): 0.5, (8, 16): 0.25, (5, 5): 1.0, (8, 16, 1): 0.25}
-    weights = [make_weight(torch.ones(shape), density=d) for shape, d in shapes.items()]
-    found = ErdosRenyi().densities(weights, [w.value for w in weights])
-    assert found == pytest.approx([0.5, 0.25, 1.0, 0.25])
+def test_what_the_recipe_says_of_a_matrix_by_name_holds():
+    model = nn.Sequential(nn.Linear(4, 40), nn.Linear(40, 40), nn.Linear(40, 8))
+    recipe = Recipe(
+        density=1 / 4, allocation="erdos-renyi", pattern="fine-grained",
+        layers={"2": {"density": 1 / 8}, "1": {"weight_bits": 8}},
+    )  # fmt: skip
+    small = compress(model, recipe, calibration=[torch.rand(3, 4)])
+    kept = [matrix.kept for matrix in small.espalier_report.matrices]
+    share = (4 * 40 + 40 * 40) / 4 / (44 + 80)
+    assert kept == [round(44 * share), round(80 * share), 40]
 
 
 def test_unknown_allocations_are_refused():

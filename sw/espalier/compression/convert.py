@@ -91,6 +91,7 @@ def quantized_weights(model: nn.Module, recipe: Recipe) -> list[Weight]:
                     density=goals.density,
                     bits=goals.weight_bits,
                     blocks=module.blocks,
+                    named=recipe.names_density(module.path, name),
                 )
             )
     return weights

@@ -180,6 +180,7 @@ def _weight(
         bits=masking.bits,
         blocks=blocks,
         layout=found.layout,
+        named=recipe.names_density(found.path, found.name),
     )
 
 

@@ -155,6 +155,13 @@ class Recipe(MatrixRecipe):
                 result = self._override(result, pattern)
         return result
 
+    def names_density(self, path: str, name: str) -> bool:
+        """Whether `layers` gives the density of matrix `name` of the module at `path`."""
+        return any(
+            "density" in values and _matches(pattern, path, name)
+            for pattern, values in self.layers.items()
+        )
+
     def check_names(self, matrices: Iterable[tuple[str, str]]) -> None:
         """Raise RecipeError when a pattern of `layers` matches none of the (path, name)."""
         matrices = list(matrices)

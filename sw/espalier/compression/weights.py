@@ -26,6 +26,7 @@ class Weight:
     parameter: the trained parameter, in its own layout.
     holder: the module with the mask (same layout), in `mask_name`, and `mask_frozen`.
     density, bits, pattern: what the recipe wants; bits None leaves real numbers.
+    named: whether the recipe gives the density of this very matrix, in `layers`.
     goal: the density that the allocation gave it.
     state: tensors of scores and methods, saved in checkpoints.
     """
@@ -39,6 +40,7 @@ class Weight:
     bits: int | None = None
     blocks: int = 1
     layout: str = ROWS_FIRST
+    named: bool = False
     goal: float = 1.0
     state: dict[str, Tensor] = field(default_factory=dict)
 

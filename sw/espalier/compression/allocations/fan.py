@@ -18,7 +18,7 @@ class ErdosRenyi(Allocation):
 
     A matrix of few inputs, like the first of a network, would lose whole inputs at the density that
     wide ones bear. Gates, and query, key and value, count as matrices of their own. No density
-    exceeds 1. Matrices of one wish share its budget: what the recipe says of a single one holds.
+    exceeds 1. What the recipe says of a matrix by its name, in `layers`, holds.
 
     Source: Mocanu et al., Scalable training of artificial neural networks with adaptive sparse
     connectivity, arXiv 1707.04780, equation 1; as an allocation: Evci et al., Rigging the Lottery,
@@ -26,19 +26,16 @@ class ErdosRenyi(Allocation):
     """
 
     def densities(self, weights: Sequence[Weight], scores: Sequence[Tensor]) -> list[float]:
-        wishes = [weight.density for weight in weights]
-        result = list(wishes)
-        for wish in set(wishes) - {1.0}:
-            places = [i for i, each in enumerate(wishes) if each == wish]
-            shared = _shared([weights[i] for i in places], wish)
-            for i, density in zip(places, shared, strict=True):
-                result[i] = density
+        taking = [i for i, w in enumerate(weights) if w.density < 1 and not w.named]
+        result = [weight.density for weight in weights]
+        for i, density in zip(taking, _shared([weights[i] for i in taking]), strict=True):
+            result[i] = density
         return result
 
 
-def _shared(weights: list[Weight], wish: float) -> list[float]:
-    """Densities of matrices that keep a share `wish` of all their weights."""
-    budget = wish * sum(weight.size for weight in weights)
+def _shared(weights: list[Weight]) -> list[float]:
+    """Densities by rows and columns, of as many weights in all as the wishes make."""
+    budget = sum(weight.density * weight.size for weight in weights)
     open_ = list(weights)
     while open_:
         full = sum(weight.size for weight in weights if weight not in open_)
