@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS
 from espalier.spec.memory import ENTRY
 
+from .chip import is_ecp5
 from .datapath import data_output
 
 _DIGIT, _SLOT = ENTRY.fields
@@ -38,7 +39,8 @@ class Lane(wiring.Component):
     Stages: partial products | their sum | slot read, added | slot written. Every cycle adds: idle
     ones have x = 0. The written sum is in the slot memory two cycles after the read, so an entry
     that hits the slot of one of the two before it takes the sum from a register; a slot is never
-    read in a cycle in which its memory word changes.
+    read in a cycle in which its memory word changes. On an ECP5 it may be: there only the sum of
+    the entry right before is taken from a register.
 
     To drain, send the slot with x = 0 and `clear` = 1 `CLEAR_DELAY` cycles later: `drained` is the
     accumulator from `LANE_LATENCY` cycles after the slot until the next drain; the slot becomes 0.
@@ -62,7 +64,7 @@ class Lane(wiring.Component):
         slots = [Signal(_SLOT.width, name=f"slot_{stage}", reset_less=True) for stage in range(3)]
         m.d.sync += [slots[0].eq(self.slot), slots[1].eq(slots[0]), slots[2].eq(slots[1])]
         product, carry = self._multiply(m)
-        self._accumulate(m, slots, product, carry)
+        self._accumulate(m, slots, product, carry, settled=is_ecp5(platform))
         return m
 
     def _multiply(self, m: Module) -> tuple[Value, Value]:
@@ -89,7 +91,10 @@ class Lane(wiring.Component):
         ]
         return Cat(bottom, top).as_signed(), carry
 
-    def _accumulate(self, m: Module, slots: list[Signal], product: Value, carry: Value) -> None:
+    def _accumulate(
+        self, m: Module, slots: list[Signal], product: Value, carry: Value, *, settled: bool
+    ) -> None:
+        """`settled`: a word may be read in the cycle after it was written."""
         m.submodules.accumulators = self.accumulators
         read, write = self.accumulators.read_port(domain="comb"), self.accumulators.write_port()
         written, older = (
@@ -97,11 +102,14 @@ class Lane(wiring.Component):
         )
         drained = data_output(m, self.drained, "drained_held")
         again, again_older = Signal(reset_less=True), Signal(reset_less=True)
-        old, total = Signal(ACCUMULATOR_BITS), Signal(ACCUMULATOR_BITS)
+        stored, old, total = (
+            Signal(ACCUMULATOR_BITS, name=name) for name in ("stored", "old", "total")
+        )
         addend = Signal(signed(ACCUMULATOR_BITS))
         m.d.comb += [
             read.addr.eq(slots[1]),
-            old.eq(Mux(again, written, Mux(again_older, older, read.data))),
+            stored.eq(read.data if settled else Mux(again_older, older, read.data)),
+            old.eq(Mux(again, written, stored)),
             addend.eq(product),
             total.eq((Cat(1, old) + Cat(carry, addend.as_unsigned()))[1:]),
             write.addr.eq(slots[2]),

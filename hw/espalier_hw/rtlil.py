@@ -20,9 +20,9 @@ _NUMBERED = re.compile(r"\\port\$(\d+)\$(\d+)")
 _CONNECT = re.compile(r"^(\s+connect )(\S+)( .*)$")
 
 
-def convert(component: Elaboratable, name: str = "top") -> str:
+def convert(component: Elaboratable, name: str = "top", platform: object = None) -> str:
     """RTLIL of `component`, a component with a signature, with equal modules merged."""
-    return share_modules(rtlil.convert(component, name=name, emit_src=False))
+    return share_modules(rtlil.convert(component, name=name, emit_src=False, platform=platform))
 
 
 def share_modules(text: str) -> str:

@@ -13,6 +13,7 @@ from espalier.spec.isa import Scale
 from espalier.spec.memory import PARAMETER
 from espalier.spec.numerics import BIAS_BITS, GUARD_BITS, MULTIPLIER_BITS, SHIFTS
 
+from .chip import is_ecp5
 from .datapath import data_output, data_register
 from .interfaces import struct
 
@@ -120,6 +121,7 @@ class Requantize(wiring.Component):
     Latency 6 cycles from `total`; `parameter` and `scale` come one cycle before it. The floor is
     cut to 25 bits before the bias: in units of its last bit a bias has at most 24 bits, so whatever
     does not fit there saturates to its own side of 16 bits in the end.
+    An ECP5 multiplies in two halves and adds them in the stage in which others wait for `over`.
     """
 
     LATENCY = 6
@@ -134,12 +136,12 @@ class Requantize(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # Stages 0, 1: the DSP block with its registers (the total's is the stage before us).
-        product = data_register(signed(self.PRODUCT_BITS), "product")
         parameter = Signal(PARAMETER_LAYOUT, reset_less=True)
         m.d.sync += parameter.eq(self.parameter)
         with m.If(self.scale == Scale.NONE):
             m.d.sync += parameter.eq(PARAMETER_LAYOUT.const(IDENTITY))
-        m.d.sync += product.eq(self.total * parameter.multiplier)
+        halves = is_ecp5(platform)
+        product = (self._halves if halves else self._whole)(m, parameter.multiplier)
 
         biases = [parameter.bias]
         for stage in range(1, 5):
@@ -155,7 +157,7 @@ class Requantize(wiring.Component):
             m.d.sync += row_bias.eq(0)
         with m.If(~scalar[3]):
             m.d.sync += biases[4].eq(0)
-        floor, over, negative = self._shift(m, product, parameter.shift)
+        floor, over, negative = self._shift(m, product, parameter.shift, late=halves)
 
         # Stages 4 to 6: add the bias, round the guard bits away, saturate.
         biased = data_register(signed(self.FLOOR_BITS + 1), "biased")
@@ -165,7 +167,7 @@ class Requantize(wiring.Component):
             biased.eq(floor + row_bias),
             rounded.eq(with_carry(biased >> GUARD_BITS, biases[4], biased[GUARD_BITS - 1])),
         ]
-        for stage in (4, 5):
+        for stage in (5,) if halves else (4, 5):
             later = data_register(2, f"over_{stage}")
             m.d.sync += later.eq(Cat(over, negative))
             over, negative = later
@@ -173,9 +175,33 @@ class Requantize(wiring.Component):
         m.d.sync += data_output(m, self.value, "saturated").eq(value)
         return m
 
-    def _shift(self, m: Module, product: Value, shift: Value) -> tuple[Value, Value, Value]:
+    def _whole(self, m: Module, multiplier: Value) -> Value:
+        """The product, after stage 1."""
+        product = data_register(signed(self.PRODUCT_BITS), "product")
+        m.d.sync += product.eq(self.total * multiplier)
+        return product
+
+    def _halves(self, m: Module, multiplier: Value) -> Value:
+        """The product, after stage 2, from signed multipliers of 18 x 18: the multiplier's highest
+        bit counts 2^18 more than as a sign."""
+        cut, factor = MULTIPLIER_BITS - 1, multiplier.as_signed()
+        low = data_register(signed(2 * MULTIPLIER_BITS - 1), "low")
+        high = data_register(signed(self.PRODUCT_BITS - cut), "high")
+        more = data_register(signed(SUM_BITS), "more")
+        product = data_register(signed(self.PRODUCT_BITS), "product")
+        m.d.sync += [
+            low.eq(Cat(self.total[:cut], 0).as_signed() * factor),
+            high.eq(self.total[cut:].as_signed() * factor),
+            more.eq(Mux(factor[-1], self.total, 0)),
+            product.eq(Cat(low[:cut], high + (low >> cut) + (more << 1))),
+        ]
+        return product
+
+    def _shift(
+        self, m: Module, product: Value, shift: Value, *, late: bool
+    ) -> tuple[Value, Value, Value]:
         """Stages 2 and 3: the product shifted by SHIFTS[shift] - 4, its low 25 bits; that it needs
-        more; and its sign."""
+        more; and its sign. A `late` product is there a stage later, and these two as well."""
         steps = [step - GUARD_BITS for step in SHIFTS]
         extended = Cat(product, product[-1].replicate(self.FLOOR_BITS))
         width, sign = self.FLOOR_BITS, product[-1]
@@ -187,6 +213,10 @@ class Requantize(wiring.Component):
         differs = data_register(len(SHIFTS), "differs")
         floor, over = data_register(signed(width), "floor"), data_register(1, "over")
 
+        if late:
+            shift_0 = data_register(2, "shift_0")
+            m.d.sync += shift_0.eq(shift)
+            shift = shift_0
         m.d.sync += [shift_1.eq(shift), shift_2.eq(shift_1), sign_2.eq(sign)]
         m.d.sync += shifted.eq(
             data.ArrayLayout(width, len(steps))(Cat(extended[s : s + width] for s in steps))[
@@ -200,5 +230,9 @@ class Requantize(wiring.Component):
             m.d.sync += differs[i].eq(Mux(sign, ~band.all(), band.any()))
 
         overflow = Array(differs[i:].any() for i in range(len(steps)))[shift_2]
-        m.d.sync += [floor.eq(shifted), over.eq(overflow), sign_3.eq(sign_2)]
+        m.d.sync += [over.eq(overflow), sign_3.eq(sign_2)]
+        if late:
+            m.d.comb += floor.eq(shifted)
+        else:
+            m.d.sync += floor.eq(shifted)
         return floor, over, sign_3

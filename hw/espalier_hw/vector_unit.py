@@ -238,10 +238,12 @@ class VectorUnit(wiring.Component):
         self, m: Module, lanes: list[VectorLane], timeline: Timeline, issue: VectorIssue
     ) -> data.View:
         """The tail of a bounded VECTOR and the reduction of its results into a scalar, which is
-        returned."""
+        returned; a Config without reductions has neither."""
         result = self._drain_latency + RESULT_CYCLE
-        m.submodules.reductions = reductions = Reductions(self._config)
         scalar = Signal(data.StructLayout({"valid": 1, "write": SCALAR_WRITE}))
+        if not self._config.reductions:
+            return scalar
+        m.submodules.reductions = reductions = Reductions(self._config)
         ends, ends_tail = timeline.at(result - 2, "last", "tail")
         reduced, last, tail, kind, target = timeline.at(
             result, "reduces", "last", "tail", "sums", "sum_address"

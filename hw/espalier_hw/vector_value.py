@@ -14,6 +14,7 @@ from espalier.spec.isa import Finish as FinishChoice
 from espalier.spec.memory import TABLE_ENTRY
 from espalier.spec.numerics import COLUMN_SHIFT, FACTOR_BITS, GATE_BITS, TABLE_FRACTION_BITS
 
+from .chip import is_ecp5
 from .datapath import data_output, data_register
 from .interfaces import struct
 from .vector_sum import saturated, with_carry
@@ -32,7 +33,8 @@ class Combine(wiring.Component):
 
     Computed as (value·factor + 2^14) >> 15 + addend, with factor 1.0 unless multiplying (operand)
     or amplifying (8·operand), and addend 0 unless adding. Latency 3 cycles from `value`; `operand`
-    and `combine` come one cycle before it.
+    and `combine` come one cycle before it. An ECP5 has no multiplier for 19 bits: there the product
+    is shifted instead of the factor.
     """
 
     LATENCY = 3
@@ -44,9 +46,10 @@ class Combine(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        factor = data_register(signed(VALUE_BITS + FACTOR_SHIFT), "factor")
+        early = 0 if is_ecp5(platform) else FACTOR_SHIFT
+        factor = data_register(signed(VALUE_BITS + max(early, 1)), "factor")
         addends = [data_register(signed(VALUE_BITS), f"addend_{stage}") for stage in (0, 1)]
-        product = data_register(signed(2 * VALUE_BITS + FACTOR_SHIFT), "product")
+        product = data_register(signed(VALUE_BITS + len(factor)), "product")
         total = data_register(signed(VALUE_BITS + FACTOR_SHIFT + 1), "total")
 
         # Stage 0: registers of the DSP block (the value's is the stage before us).
@@ -55,16 +58,20 @@ class Combine(wiring.Component):
             with m.Case(CombineChoice.MULTIPLY):
                 m.d.sync += factor.eq(self.operand)
             with m.Case(CombineChoice.AMPLIFY):
-                m.d.sync += factor.eq(self.operand << FACTOR_SHIFT)
+                m.d.sync += factor.eq(self.operand << early)
             with m.Default():
                 m.d.sync += factor.eq(ONE)
         with m.If(self.combine != CombineChoice.ADD):
             m.d.sync += addends[0].eq(0)
         # Stages 1 to 3
+        m.d.sync += [product.eq(self.value * factor), addends[1].eq(addends[0])]
+        scaled = product
+        if not early:
+            amplifies = data_register(2, "amplifies")
+            m.d.sync += amplifies.eq(Cat(self.combine == CombineChoice.AMPLIFY, amplifies))
+            scaled = Mux(amplifies[1], product << FACTOR_SHIFT, product)
         m.d.sync += [
-            product.eq(self.value * factor),
-            addends[1].eq(addends[0]),
-            total.eq(with_carry(product >> GATE_BITS, addends[1], product[GATE_BITS - 1])),
+            total.eq(with_carry(scaled >> GATE_BITS, addends[1], scaled[GATE_BITS - 1])),
             data_output(m, self.result, "combined").eq(saturated(total, VALUE_BITS)),
         ]
         return m

@@ -8,13 +8,16 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import Config
-from espalier.spec.memory import QUAD_BITS
+from espalier.spec.memory import ENTRY, QUAD_BITS
 
 from .datapath import data_output
 from .interfaces import WeightWrite
 
 BLOCK_WORDS = 256
-"""Words of 40 bits in one block RAM."""
+"""Words of 40 bits in one block RAM of a Cyclone V."""
+USED_BITS = sum(field.width for field in ENTRY.fields)
+"""Bits of an entry that are kept: with the unused one a quad would take two block RAMs of an ECP5,
+which have 36 bits."""
 
 
 def weight_address(config: Config) -> Shape:
@@ -87,11 +90,12 @@ class WeightCrossbar(wiring.Component):
 
 
 class WeightBank(wiring.Component):
-    """One quad's weights: `depth` words of 40 bits in block RAM, one write and one read a cycle.
+    """One quad's weights: `depth` words in block RAM, one write and one read a cycle.
 
     `data[p]` is what part p holds at `address`, one cycle later; `part` says which of them counts.
     The choice is left to the lanes, where it shares a LUT with the choice of a drain. A part is a
-    power of two deep, so that no more than two or three outputs meet (768 words: 512 + 256).
+    power of two deep, so that no more than two or three outputs meet (768 words: 512 + 256). An
+    entry's unused bit reads as 0.
     """
 
     def __init__(self, config: Config):
@@ -104,15 +108,20 @@ class WeightBank(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        unused = Const(0, ENTRY.width - USED_BITS)
         for p, depth in enumerate(self._depths):
-            m.submodules[f"part_{p}"] = memory = Memory(shape=QUAD_BITS, depth=depth, init=[])
+            memory = Memory(shape=data.ArrayLayout(USED_BITS, 4), depth=depth, init=[])
+            m.submodules[f"part_{p}"] = memory
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
                 write.addr.eq(self.write.address),
-                write.data.eq(self.write.data),
+                *(
+                    entry.eq(self.write.data.word_select(i, ENTRY.width))
+                    for i, entry in enumerate(write.data)
+                ),
                 write.en.eq(self.write.enable & (part_of(self._depths, self.write.address) == p)),
                 read.addr.eq(self.address),
-                self.data[p].eq(read.data),
+                self.data[p].eq(Cat(Cat(entry, unused) for entry in read.data)),
             ]
         return m
 

@@ -12,34 +12,36 @@ from amaranth.hdl import Elaboratable
 from espalier.errors import DeviceError
 from espalier.spec.config import Config
 from espalier_hw.accelerator import Accelerator
-from espalier_hw.rtlil import convert
 from espalier_hw.synthesis.yosys import SynthesisError
-from espalier_hw.verilog import from_rtlil
+from espalier_hw.verilog import of
 
 from . import cache as caches
 
 FILE = "top.v"
 
 
-def verilog(name: str, config: Config, component: Callable[[Config], Elaboratable]) -> Path:
-    """The Verilog file of `component(config)`, top module `top`; `name` tells components apart.
+def verilog(
+    name: str,
+    config: Config,
+    component: Callable[[Config], Elaboratable],
+    write: Callable[[Elaboratable], str] = of,
+) -> Path:
+    """The Verilog file of `component(config)`, top module `top`, as `write` makes it; `name` tells
+    components apart.
 
     Raises DeviceError when Yosys is missing or fails.
     """
     key = caches.key(name, repr(config), _sources(), metadata.version("amaranth"))
 
     def make(folder: Path) -> None:
-        (folder / FILE).write_text(_from_rtlil(convert(component(config))))
+        try:
+            text = write(component(config))
+        except SynthesisError as error:
+            raise DeviceError(f"the hardware could not be made into Verilog: {error}") from error
+        (folder / FILE).write_text(text)
 
     target = caches.folder() / f"verilog-{key}"
     return caches.made(target, make, f"the Verilog of {name} {config.name}") / FILE
-
-
-def _from_rtlil(text: str) -> str:
-    try:
-        return from_rtlil(text)
-    except SynthesisError as error:
-        raise DeviceError(f"the hardware could not be made into Verilog: {error}") from error
 
 
 def accelerator(config: Config) -> Path:

@@ -3,9 +3,11 @@
 import random
 
 import pytest
+from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from espalier.spec.config import ACCUMULATOR_BITS, SLOTS
+from espalier_hw.chip import ECP5
 from espalier_hw.lane import CLEAR_DELAY, LANE_LATENCY, Lane
 
 MODULUS = 1 << ACCUMULATOR_BITS
@@ -27,13 +29,14 @@ def meaning(entries: list[tuple[int, int, int, int]]) -> list[int]:
     return drained
 
 
-def run(entries: list[tuple[int, int, int, int]]) -> list[int]:
+def run(entries: list[tuple[int, int, int, int]], platform: object = None) -> list[int]:
     """What the lane drains when it is fed (digit, slot, x, clear) a cycle.
 
-    A word reads as rubbish in the cycle after it was written, when an MLAB promises nothing.
+    But on an ECP5 a word reads as rubbish in the cycle after it was written, when an MLAB promises
+    nothing.
     """
     lane, drained = Lane(), []
-    simulator = Simulator(lane)
+    simulator = Simulator(Fragment.get(lane, platform))
     simulator.add_clock(1e-6)
     words = lane.accumulators.data
 
@@ -48,6 +51,8 @@ def run(entries: list[tuple[int, int, int, int]]) -> list[int]:
             ctx.set(lane.clear, entry(cycle - CLEAR_DELAY)[3])
             drained.append(ctx.get(lane.drained))
             await ctx.tick()
+            if platform is ECP5:
+                continue
             address = entry(cycle - WRITE_DELAY)[1]
             if fresh is not None and fresh[0] != address:
                 ctx.set(words[fresh[0]], fresh[1])
@@ -72,8 +77,9 @@ def test_every_digit_times_every_input():
     assert run(entries)[1::2] == [digit * x for digit, x in pairs]
 
 
+@pytest.mark.parametrize("platform", [None, ECP5])
 @pytest.mark.parametrize("slots", [1, 2, 3, 32])
-def test_random_entries_on_few_slots(slots):
+def test_random_entries_on_few_slots(slots, platform):
     rng = random.Random(slots)
     entries = [
         (0, rng.randrange(slots), 0, 1) if rng.random() < 0.2
@@ -81,7 +87,7 @@ def test_random_entries_on_few_slots(slots):
         for _ in range(600)
     ]
     entries = drain_all() + entries + drain_all()
-    assert run(entries) == meaning(entries)
+    assert run(entries, platform) == meaning(entries)
 
 
 def test_accumulators_wrap_at_20_bits():

@@ -4,6 +4,7 @@ included."""
 import random
 
 import pytest
+from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from espalier.spec import numerics
@@ -11,6 +12,7 @@ from espalier.spec.isa import Combine as CombineChoice
 from espalier.spec.isa import Finish as FinishChoice
 from espalier.spec.isa import Scale
 from espalier.spec.numerics import SHIFTS, VALUE_MAX, VALUE_MIN, clip
+from espalier_hw.chip import ECP5
 from espalier_hw.vector_sum import Accumulate, Requantize, Select
 from espalier_hw.vector_value import ColumnInput, Combine, Finish, Function
 
@@ -46,7 +48,7 @@ def drawn(rng, edges, bits):
     return rng.randrange(-(1 << (bits - 1)), 1 << (bits - 1)) >> rng.randrange(bits)
 
 
-def stream(dut, inputs, output, latency):
+def stream(dut, inputs, output, latency, platform=None):
     """Outputs of the elements whose input of `lead` cycles later than the first is `inputs[name] =
     (lead, values)`."""
     length = len(next(iter(inputs.values()))[1])
@@ -60,16 +62,16 @@ def stream(dut, inputs, output, latency):
                 results.append(ctx.get(getattr(dut, output)))
             await ctx.tick()
 
-    simulator = Simulator(dut)
+    simulator = Simulator(Fragment.get(dut, platform))
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()
     return results
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_requantize(seed):
-    rng = random.Random(seed)
+@pytest.mark.parametrize("platform", [None, ECP5])
+def test_requantize(platform):
+    rng = random.Random(1)
     totals = [drawn(rng, SUM_EDGES, 27) for _ in range(COUNT)]
     scales = [rng.choice(list(Scale)) for _ in totals]
     rows = []
@@ -88,6 +90,7 @@ def test_requantize(seed):
         },
         "value",
         Requantize.LATENCY,
+        platform,
     )
     want = []
     for t, scale, p in zip(totals, scales, rows, strict=True):
@@ -98,7 +101,8 @@ def test_requantize(seed):
     assert {VALUE_MIN, VALUE_MAX, 0} < set(want)
 
 
-def test_requantize_saturates_like_the_equation_at_the_cut():
+@pytest.mark.parametrize("platform", [None, ECP5])
+def test_requantize_saturates_like_the_equation_at_the_cut(platform):
     """Floors around ±2^24, where the 25-bit saturation begins, with the biases that pull back the
     most."""
     cases = [
@@ -118,6 +122,7 @@ def test_requantize_saturates_like_the_equation_at_the_cut():
         },
         "value",
         Requantize.LATENCY,
+        platform,
     )
     want = [sat16(numerics.scale_by_scalar(t, 16, SHIFTS[0], bias)) for t, bias in cases]
     assert got[1:] == want[1:]
@@ -164,7 +169,8 @@ def test_accumulate():
     assert got == want
 
 
-def test_combine():
+@pytest.mark.parametrize("platform", [None, ECP5])
+def test_combine(platform):
     rng = random.Random(3)
     values = [drawn(rng, VALUE_EDGES, 16) for _ in range(COUNT)]
     operands = [drawn(rng, VALUE_EDGES, 16) for _ in values]
@@ -176,6 +182,7 @@ def test_combine():
         {"value": (0, values), "operand": (-1, operands), "combine": (-1, choices)},
         "result",
         Combine.LATENCY,
+        platform,
     )
     meaning = {
         CombineChoice.NONE: lambda v, _: v,

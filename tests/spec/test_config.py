@@ -29,6 +29,7 @@ def test_identities_differ_and_ignore_the_name():
     assert len({config.identity for config in PRESETS.values()}) == len(PRESETS)
     assert replace(TINY, name="OTHER").identity == TINY.identity
     assert replace(TINY, sum_depth=64).identity != TINY.identity
+    assert replace(TINY, reductions=False).identity != TINY.identity
 
 
 def test_unknown_presets_name_the_choices():

@@ -1,6 +1,8 @@
 """One declaration is encoder, decoder and range check: round trips, refusals, and hand-made
 words."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from espalier.spec import checks, isa
 from espalier.spec.config import PRESETS, TINY
 from espalier.spec.fields import Field, Layout
-from espalier.spec.isa import LAYOUTS, Instruction, Opcode
+from espalier.spec.isa import LAYOUTS, Instruction, Opcode, Sums
 from espalier.spec.memory import ENTRY, PARAMETER, Memory, beats, descriptor, load_fits
 
 
@@ -91,6 +93,15 @@ def test_check_refuses_vectors_outside(fields, message):
             Instruction(Opcode.VECTOR, {f.name: 0 for f in LAYOUTS[Opcode.VECTOR].fields} | fields),
             TINY,
         )
+
+
+@pytest.mark.parametrize("fields", [{"sums": Sums.MASS}, {"bounded": 1}])
+def test_check_refuses_reductions_where_there_are_none(fields):
+    small = replace(TINY, reductions=False)
+    values = {f.name: 0 for f in LAYOUTS[Opcode.VECTOR].fields} | {"count": 1} | fields
+    checks.check(Instruction(Opcode.VECTOR, values), TINY)
+    with pytest.raises(ValueError, match="needs reductions, which TINY does not have"):
+        checks.check(Instruction(Opcode.VECTOR, values), small)
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)

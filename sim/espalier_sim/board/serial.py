@@ -15,6 +15,7 @@ from types import TracebackType
 from espalier.errors import DeviceError, EspalierError
 from espalier.spec.config import PRESETS, Config, preset
 from espalier_hw.boards.ulx3s import Ulx3sFabric
+from espalier_hw.verilog import for_ecp5
 
 from .. import cache, generated
 from ..verilator import build, toolchain
@@ -30,7 +31,8 @@ def program(config: Config, clocks: int, window_bytes: int) -> Path:
     tools = toolchain.find()
     sizes = {"clocks": clocks, "window_bytes": window_bytes}
     name = f"ulx3s-fabric {sizes}"
-    verilog = generated.verilog(name, config, lambda c: Ulx3sFabric(c, **sizes)).read_text()
+    fabric = generated.verilog(name, config, lambda c: Ulx3sFabric(c, **sizes), for_ecp5)
+    verilog = fabric.read_text()
     here, there = Path(str(resources.files(__package__))), resources.files(build.__package__)
     texts = (here / SOURCE).read_text(), there.joinpath("memory.hpp").read_text()
     flags = repr((build.VERILATOR_FLAGS, build.OPTIMIZE))

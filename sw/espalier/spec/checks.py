@@ -52,6 +52,11 @@ def _check_vector(f: Mapping[str, int], config: Config) -> None:
     n = f["count"]
     if n < 1:
         raise ValueError(f"VECTOR count must be at least 1, not {n}")
+    if not config.reductions and (f["bounded"] or f["sums"] >= Sums.MAXIMUM):
+        raise ValueError(
+            f"a VECTOR with sums {f['sums']} and bounded {f['bounded']} needs reductions, which "
+            f"{config.name} does not have: transformers need a larger config"
+        )
     if f["source"] in (Source.DRAIN, Source.DRAIN_PLANES):
         stride = f["plane_stride"] if f["source"] == Source.DRAIN_PLANES else 0
         _inside("VECTOR", "drain", f["drain"] + stride, n, config.tile_chunks)

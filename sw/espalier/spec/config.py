@@ -38,6 +38,8 @@ class Config:
     vector_depth, parameter_depth, sum_depth: chunks in the vector, parameter and sum memories.
     tables: piecewise-linear functions held at once.
     program_depth: instructions held at once.
+    reductions: whether VECTORs can be bounded by a register and reduce their results to scalars,
+        which transformers need.
 
     Raises
     ------
@@ -57,11 +59,14 @@ class Config:
     sum_depth: int
     tables: int
     program_depth: int
+    reductions: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "name" and (type(value) is not int or value < 1):
+            if field.name in ("name", "reductions"):
+                continue
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
         self._require(self.lanes % 4 == 0, f"lanes must be a multiple of 4, not {self.lanes}")
         self._require(
@@ -148,8 +153,10 @@ class Config:
     @property
     def identity(self) -> int:
         """32-bit hash of all sizes (not the name): the hardware id that a program is checked
-        against."""
+        against. Reductions count where they are missing."""
         sizes = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.reductions:
+            del sizes["reductions"]
         return int.from_bytes(
             hashlib.sha256(repr(sorted(sizes.items())).encode()).digest()[:4], "little"
         )
@@ -213,15 +220,16 @@ ULX3S = Config(
     arrays=4,
     lanes=32,
     vector_lanes=8,
-    group=8,
+    group=4,
     weight_depth=512,
-    column_depth=256,
-    descriptor_depth=256,
+    column_depth=512,
+    descriptor_depth=512,
     vector_depth=512,
     parameter_depth=512,
     sum_depth=512,
     tables=2,
     program_depth=512,
+    reductions=False,
 )
 """128 lanes for an ECP5 with 208 block RAMs of 512 x 36: deeper memories would take from the window
 in block RAM, which has to hold the whole program (docs/decisions/0004-sizes-of-ulx3s.md)."""
