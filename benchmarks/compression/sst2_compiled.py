@@ -35,7 +35,8 @@ SAMPLES = 64
 def check(study: Study, keys: Sequence[str], path: Path, count: int) -> str:
     """Compile finished runs and compare; rows are added to the table at `path`."""
     known = {row["key"]: setting_of(row) for row in study.ledger.rows()}
-    usable = {k: s for k, s in known.items() if s.weight_bits != 32 and s.steps}
+    rounded = {k: s for k, s in known.items() if s.weight_bits != 32}
+    usable = {k: s for k, s in rounded.items() if study.ledger.weights(s.values()).exists()}
     lines = []
     for each in keys:
         if each not in usable:

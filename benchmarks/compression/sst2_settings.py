@@ -147,13 +147,13 @@ def retrained() -> list[Setting]:
 
 
 def rounded() -> list[Setting]:
-    """After the retraining in floats. Blocks of 8-bit rows are smaller, so a part of the weights is
-    chosen anew there, by magnitude."""
+    """After the retraining in floats: rounded at once, then with 4 bits trained. Blocks of 8-bit
+    rows are smaller, so a part of the weights is chosen anew there, by magnitude."""
+    most = [each for each in further() if each.density > 0.1]
+    once = {"steps": 0, "distillation": 0.0, "hidden": 0.0}
     return [
-        replace(each, weight_bits=bits)
-        for bits in (4, 8)
-        for each in further()
-        if each.density > 0.1
+        *(replace(each, weight_bits=bits, **once) for bits in (4, 8) for each in most),
+        *(replace(each, weight_bits=4) for each in most),
     ]
 
 

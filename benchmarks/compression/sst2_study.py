@@ -57,7 +57,7 @@ class Study:
         torch.manual_seed(setting.seed)
         model = self.compress(dense, setting, progress)
         seconds = time.monotonic() - start
-        if setting.steps:
+        if setting.steps or setting.method == "further":
             torch.save(model.state_dict(), self.ledger.weights(setting.values()))
         predictions = {
             name: log_probabilities(model, getattr(self.split, name))
