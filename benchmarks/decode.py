@@ -38,7 +38,7 @@ def main() -> None:
     config = GPT2Config(n_layer=2, vocab_size=VOCABULARY, initializer_range=0.1, **ends)
     model = GPT2LMHeadModel(config).eval()
     ids = torch.randint(VOCABULARY, (1, 64))
-    recipe = espalier.Recipe(density=0.2, weight_bits=4)
+    recipe = espalier.Recipe(density=0.2, weight_bits=4, allocation="uniform")
     batch = {"input_ids": ids, "use_cache": False}
     program = espalier.compile(
         espalier.compress(model, recipe, calibration=[batch]), max_length=128, config=DE1_SOC

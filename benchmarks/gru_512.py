@@ -61,7 +61,7 @@ def build(config_name: str) -> espalier.Program:
     net = WithState(model()).eval()
     rng = np.random.default_rng(0)
     example = tuple(torch.from_numpy(sparse(rng, s, 1.0)) for s in ((1, 4, SIZE), (1, 1, SIZE)))
-    recipe = espalier.Recipe(density=1 / 12, weight_bits=4, delta=False)
+    recipe = espalier.Recipe(density=1 / 12, weight_bits=4, delta=False, allocation="uniform")
     small = espalier.compress(net, recipe, calibration=[example])
     return espalier.compile(small, example, config=preset(config_name))
 

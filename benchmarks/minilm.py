@@ -38,7 +38,9 @@ RESULTS = Path(__file__).parent / "results" / "minilm.csv"
 TOKENS = 128
 RECIPES = {
     "dense, 8 bits": espalier.Recipe(density=1, weight_bits=8),
-    "20 %, 4 bits, Wanda": espalier.Recipe(density=0.2, weight_bits=4, score="wanda"),
+    "20 %, 4 bits, Wanda": espalier.Recipe(
+        density=0.2, weight_bits=4, score="wanda", allocation="uniform"
+    ),
 }
 
 

@@ -20,13 +20,14 @@ LANES = (16, 32, 48, 64)
 HEAD_DENSITY = 1 / 2
 HEAD_WEIGHTS = HIDDEN * CLASSES
 DENSE_EPOCHS = 15
+UNIFORM = {"allocation": "uniform"}
 ERDOS_RENYI = {"allocation": "erdos-renyi"}
 WAYS: dict[str, dict[str, Any]] = {
     "erdos-renyi": ERDOS_RENYI,
-    "gradual": {},
+    "gradual": UNIFORM,
     "global": {"allocation": "global"},
-    "inputs": {},
-    "movement": {"score": "movement"},
+    "inputs": UNIFORM,
+    "movement": {**UNIFORM, "score": "movement"},
     "global, movement": {"allocation": Global(normalize=True), "score": "movement"},
     "erdos-renyi, movement": {**ERDOS_RENYI, "score": "movement"},
     "erdos-renyi, sr-ste": {**ERDOS_RENYI, "method": SrSte(ramp=1.0)},
@@ -34,8 +35,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "erdos-renyi, one-shot": {**ERDOS_RENYI, "method": "one-shot"},
     "erdos-renyi, sparsegpt": {**ERDOS_RENYI, "method": "sparsegpt"},
 }
-"""What a recipe says of allocation and method; where it says nothing, densities are uniform and the
-method is gradual magnitude pruning. "inputs": INPUT_DENSITY for what the frames come in by."""
+"""Of allocation and method; where nothing is said, the method is gradual magnitude
+pruning. "inputs" is INPUT_DENSITY for the frames' matrix, and uniform densities elsewhere."""
 INPUT_DENSITY = 1 / 4
 CALIBRATED = ("erdos-renyi, sparsegpt",)
 """Of these, what needs sample inputs."""

@@ -64,16 +64,16 @@ class Setting:
     density: float = 1 / 12
     threshold: int = 0
     penalty: float = 0.0
-    epochs: int = 6
+    epochs: int = 3
     learning_rate: float = 1e-2
-    batch: int = 24
+    batch: int = 12
     distillation: float = 0.5
     seed: int = 0
 
     @property
     def dense(self) -> Setting:
         return Setting(
-            density=1.0, epochs=8, learning_rate=4e-3, distillation=0.0, seed=self.seed
+            density=1.0, epochs=5, learning_rate=4e-3, distillation=0.0, seed=self.seed
         )  # fmt: skip
 
     def recipe(self) -> Recipe:

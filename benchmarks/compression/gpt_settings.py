@@ -49,6 +49,7 @@ class Setting:
         pruned = self.method not in ("train", "continue", "round")
         return Recipe(
             density=self.density,
+            allocation="uniform",
             pattern=self.pattern if pruned else "column-balanced",
             method=self.method if pruned else "one-shot",
             weight_bits=8 if self.weight_bits == 8 else 4,

@@ -125,8 +125,8 @@ def train_float(batches: Batches, seed: int) -> nn.Module:
 
 
 def compressed(model: nn.Module, setting: Setting, batches: Batches, seed: int) -> nn.Module:
-    options = {"density": 1.0, "prune_end": 0.2, "updates": 5, **setting.recipe}
-    recipe, calibration = Recipe(**options), [batches.rows]
+    options = {"density": 1.0, "allocation": "uniform", "prune_end": 0.2, "updates": 5}
+    recipe, calibration = Recipe(**options | setting.recipe), [batches.rows]
     if setting.trains:
         torch.manual_seed(seed)
         rate = LEARNING_RATE if recipe.matrix("gru", "weight_hh_l0").density == 1 else PRUNING_RATE

@@ -79,7 +79,8 @@ def test_every_matrix_is_found_with_its_blocks(reader):
 
 
 def wishes(**changes):
-    return Recipe(**{"density": 0.25, "arithmetic": "float", "config": TINY} | changes)
+    given = {"density": 0.25, "allocation": "uniform", "arithmetic": "float", "config": TINY}
+    return Recipe(**given | changes)
 
 
 def test_pruned_weights_are_zero_in_the_users_own_classes(reader):

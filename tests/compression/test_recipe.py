@@ -14,6 +14,8 @@ def test_defaults_are_the_first_recipe():
     recipe = Recipe()
     assert (recipe.density, recipe.weight_bits, recipe.delta_threshold) == (1 / 8, 4, 0)
     assert recipe.config.name == "DE1_SOC"
+    assert (recipe.pattern, recipe.method) == ("column-balanced", "gradual")
+    assert (recipe.score, recipe.allocation) == (None, "erdos-renyi")
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Recipe(MatrixRecipe):
 
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     score: str | Score | None = None
-    allocation: str | Allocation = "uniform"
+    allocation: str | Allocation = "erdos-renyi"
     method: str | Method = "gradual"
     arithmetic: str = "machine"
     embeddings: bool = False
