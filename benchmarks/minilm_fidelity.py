@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=200)
-    parser.add_argument("--calibration", type=int, default=64)
+    parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--weight-bits", type=int, default=8)
     parser.add_argument("--copies", type=int, default=Options.copies)
     parser.add_argument("--no-smoothing", action="store_true")

@@ -31,7 +31,7 @@ def loud(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         up.weight[:, 7] = 0
         up.weight[0, 7] = 30
-        down.weight[7] /= 3
+        down.weight[7] *= 2
     return model
 
 

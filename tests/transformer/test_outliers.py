@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from espalier.tokens import graph as tg
 from espalier.transformer import Options, quantize
-from espalier.transformer.calibrate import Range
+from espalier.transformer.calibrate import POOL, Range
 from espalier.transformer.outliers import copies, least_error, smoothing
 
 X = torch.randn(8, 16, 32, generator=torch.Generator().manual_seed(3))
@@ -37,7 +37,7 @@ def loud_norm(norm_first: bool) -> nn.Module:
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_smoothing_takes_a_loud_channel_out(norm_first: bool) -> None:
     model = loud_norm(norm_first)
-    plain = error(model, smooth=False)
+    plain = error(model, smooth=False, activation_range="max")
     assert error(model) < plain / 2
     graph = quantize(model, X, calibration=[X]).graph()
     norms = [o for o in graph.operations if isinstance(o, tg.LayerNorm)]
@@ -102,8 +102,8 @@ def test_least_error_clips_rare_outliers_only() -> None:
 def test_a_range_keeps_every_channel() -> None:
     """Tokens are left out of a full pool, never channels."""
     found = Range()
-    for _ in range(40):
+    for _ in range(120):
         found.add(torch.arange(384.0).expand(30, -1))
     assert torch.equal(found.pool.unique(), torch.arange(384.0))
-    assert found.pool.numel() < 300_000
+    assert found.pool.numel() <= POOL
     assert torch.equal(found.channels, torch.arange(384.0))

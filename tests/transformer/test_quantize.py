@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from espalier.errors import InputError
 from espalier.spec import numerics
 from espalier.tokens import graph as tg
-from espalier.tokens.evaluate import apply, columns, evaluate
+from espalier.tokens.evaluate import apply, columns, evaluate, moments_scalar
 from espalier.tokens.host import embed, samples, to_integers
 from espalier.transformer import Options, QuantTransformer, quantize
 
@@ -126,10 +126,7 @@ def reference(operation: tg.Operation, values: dict) -> tuple[np.ndarray, float]
             normal = (v - v.mean(1, keepdims=True)) / np.sqrt(v.var(1, keepdims=True) + 1)
             scaled = normal * 2**gain * factor / 4096  # saturates before the offset is added
             exact = (scaled.clip(numerics.VALUE_MIN, numerics.VALUE_MAX) + offset) * unit
-            amplified = (
-                np.abs(factor).max() / 4096 * (1 + 2.0**-16 * np.abs(normal).max() * 2**gain)
-            )
-            return exact, unit * (amplified + 1)
+            return exact, unit * (norm_bound(values[x], gain) * np.abs(factor).max() / 4096 + 0.5)
         case tg.Attention(query=q, key=k, value=v, heads=heads):
             parts = (column(t).reshape(len(values[q]), heads, -1) for t in (q, k, v))
             query, key, value = (torch.from_numpy(t).transpose(0, 1) for t in parts)
@@ -143,6 +140,18 @@ def reference(operation: tg.Operation, values: dict) -> tuple[np.ndarray, float]
             bound = 0.5 / 127 * seen * float(value.abs().max()) * 2
             return result.transpose(0, 1).flatten(1).numpy(), bound
     raise TypeError(type(operation).__name__)
+
+
+def norm_bound(x: np.ndarray, gain: int) -> float:
+    """Most that (x - mean)/deviation·2^gain is off, in units, for x [tokens, width]: the root and
+    both quotients are rounded down, then the multiplier to 18 bits, then the sum to a unit."""
+    width, total, squares = x.shape[1], x.sum(1), (x * x).sum(1)
+    multiplier, shift, _ = moments_scalar(total, squares, width, gain)
+    spread = width * squares - total * total + width * width
+    root = np.floor(np.sqrt(spread.astype(float) * 4**numerics.NORM_BITS))
+    slope = np.abs(x).max(1) * (multiplier + 1) / 2.0**shift
+    mean = np.abs(total) * 2.0 ** (gain + numerics.NORM_BITS) / root
+    return float((slope * (1 / multiplier + 1 / root) + mean / root + 1 + 9 / 16).max())
 
 
 def test_padding_is_never_computed() -> None:

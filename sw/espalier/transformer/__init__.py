@@ -4,8 +4,8 @@
 compiler takes.
 """
 
+from .choices import Options
 from .importer import import_tokens, is_transformer
 from .module import QuantTransformer, quantize
-from .plan import Options
 
 __all__ = ["Options", "QuantTransformer", "import_tokens", "is_transformer", "quantize"]

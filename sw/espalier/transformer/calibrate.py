@@ -15,7 +15,7 @@ from . import float_graph as fg
 from .compute import Parameters, compute
 from .float_graph import FloatGraph, Value
 
-POOL = 1 << 17
+POOL = 1 << 19
 """Elements kept of each value, of whole tokens; of more, every second token goes, and again."""
 MOST_SCORE = numerics.VALUE_MAX * SCORE_SCALE
 """The largest score that 16 bits hold: 32."""
@@ -25,8 +25,8 @@ MOST_SCORE = numerics.VALUE_MAX * SCORE_SCALE
 class Range:
     """Of one value [tokens, width] over all samples: its ends, and each channel's magnitude.
 
-    channels, squares: largest magnitudes and sums of squares [width]. rows, pool: an even
-    sample of tokens, and its elements.
+    channels, highest, squares: largest magnitudes, largest elements and sums of squares [width].
+    rows, pool: an even sample of tokens, and its elements.
     """
 
     low: float = 0.0
@@ -36,6 +36,7 @@ class Range:
     stride: int = 1
     skipped: int = 0
     squares: Tensor | None = None
+    highest: Tensor | None = None
     count: int = 0
 
     def add(self, x: Tensor) -> None:
@@ -45,6 +46,8 @@ class Range:
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         largest = x.abs().amax(0)
         self.channels = largest if self.channels is None else torch.maximum(self.channels, largest)
+        highest = x.amax(0)
+        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
         self.parts.append(x[self.skipped :: self.stride].clone())
         self.skipped = (self.skipped - len(x)) % self.stride
         while sum(part.numel() for part in self.parts) > POOL:

@@ -15,10 +15,10 @@ from ..quantized.weights import integer_weight, largest_scale, make_matrix, make
 from ..spec import numerics
 from ..tokens import graph as tg
 from . import float_graph as fg
+from .choices import Plan, bias_of
 from .compute import Parameters, of
 from .float_graph import FloatGraph, Value
 from .outliers import grid_scales
-from .plan import Plan
 
 UNIT = 1 << numerics.COLUMN_SHIFT
 FACTOR = 1 << numerics.FACTOR_BITS
@@ -127,9 +127,9 @@ class Lowering:
     def _linear(self, operation: fg.Linear, output: tg.Tensor) -> None:
         column = self._column[operation.input]
         weight = operation.weight.of(self.parameters)
-        smooth = self.plan.smooth.get(operation.input)
-        if smooth is not None:
-            weight = weight * smooth
+        for factors in (self.plan.smooth, self.plan.divided):
+            if operation.input in factors:
+                weight = weight * factors[operation.input]
         weight, bias = self._with_copies(operation, weight)
         bits = self.bits[operation.output]
         unit = column.scale * UNIT
@@ -142,8 +142,10 @@ class Lowering:
 
     def _with_copies(self, operation: fg.Linear, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias with the rows and columns of repeated neurons."""
-        bias = of(operation.bias, self.parameters)
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        bias = bias_of(operation, self.parameters, self.plan)
+        divided = self.plan.divided.get(operation.output)
+        if divided is not None:
+            weight, bias = weight / divided[:, None], bias / divided
         columns = self.plan.copies.get(operation.input)
         if columns is not None:
             weight = torch.cat([weight, weight[:, columns.channels]], dim=1)

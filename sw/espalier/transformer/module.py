@@ -17,13 +17,15 @@ from ..tokens.evaluate import evaluate
 from ..tokens.graph import TokenGraph
 from ..tokens.host import HostInput, HostOutput
 from .calibrate import Statistics, observe
+from .choices import Options, Plan
 from .compute import compute, result
+from .correct import corrections
 from .float_graph import FloatGraph, Output, Value
 from .host import host_input, host_outputs
 from .importer import bind, import_tokens
 from .inputs import describe
 from .lower import FittedScales, Lowering
-from .plan import Options, Plan, Planner
+from .plan import Planner
 from .state import pack, unpack
 
 Results = dict[str, list[Tensor]]
@@ -90,9 +92,29 @@ class QuantTransformer(nn.Module):
         self, samples: Iterable[Mapping[str, Tensor]], options: Options | None = None
     ) -> None:
         """Choose all scales from samples: inputs by name, without batch axis and padding."""
+        samples = list(samples)
         with torch.no_grad():
             statistics = observe(self.tokens, samples, self.parameters_by_name)
             self.replan(statistics, options)
+            if (options or Options()).correct:
+                self.correct(samples, (options or Options()).round)
+
+    @torch.no_grad()
+    def correct(self, samples: Sequence[Mapping[str, Tensor]], rounding: bool = True) -> None:
+        """Choose the corrections of biases anew, and round weights to the samples, see
+        `correct.corrections`."""
+        plan, parameters = self._plan(), self.parameters_by_name
+        plan.shift = {}
+        self._made = None
+        found = corrections(
+            self.tokens, self.graph(), plan, samples, parameters, self.host_input(), rounding
+        )
+        plan.shift = found.shift
+        for reference, weight in found.weights:
+            used = reference.places >= 0
+            flat = self.weights.get_parameter(reference.parameter).view(-1)
+            flat[reference.places[used]] = weight[used]
+        self._made = None
 
     def replan(self, statistics: Statistics, options: Options | None = None) -> None:
         """Choose all scales from what was observed."""

@@ -22,8 +22,10 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the difficulty that may move from activations to weights."""
 STEPS = 50
 """Candidates of a range, as shares of the largest magnitude."""
-COPIES_GAIN = 0.5
+COPIES_GAIN = 0.65
 """Copies must bring the error below this share of that with clipping."""
+TABLE_REACH = 6.0
+"""GELU is 0 or x beyond."""
 PROBED, ON_GRID = 4, 1e-3
 """Rows that are looked at first; how far a rounded weight may be from a whole number of steps."""
 UNIFORM = 1 / 12
@@ -37,6 +39,11 @@ class Copies:
     channels: Tensor
     shift: Tensor
     limit: float
+
+    @property
+    def reach(self) -> float:
+        """How far the activation's input must reach: biases hold the shifts."""
+        return max(TABLE_REACH, self.limit, float(self.shift.max()))
 
 
 def product_error(
@@ -89,16 +96,18 @@ def grid_scales(weight: Tensor, level: int) -> Tensor | None:
     return scales
 
 
-def least_error(pool: Tensor, largest: float) -> float:
-    """The range of the least squared error of 8-bit columns, of rounding and of clipping.
+def least_error(rows: Tensor, largest: float, loudness: Tensor | None = None) -> float:
+    """The range of the least squared error of 8-bit columns, of rounding and of clipping; channels
+    of rows [n, N] count by their loudness [N].
 
     Source: Choukroun et al., Low-bit Quantization of Neural Networks for Efficient Inference, arXiv
     1902.06822, section 3.
     """
     best, least = largest, math.inf
+    counts = torch.ones(rows.shape[-1]) if loudness is None else loudness
     for step in range(STEPS, STEPS // 10, -1):
         end = largest * step / STEPS
-        error = float((columns_of(pool, end) - pool).square().sum())
+        error = float(((columns_of(rows, end) - rows).square() * counts).sum())
         if error < least:
             best, least = end, error
     return best
@@ -111,29 +120,85 @@ def copies(
 
     before, after: ranges of the activation's input and result; loudness [N]: squared norms of the
     columns that the following weights have. Near a copy's limit f(h) and the sum differ by up to
-    0.17 with GELU, which counts as error like rounding does.
+    0.17 with GELU, and shifts that need a longer table make its chords coarser: both count as error
+    like rounding does. Neurons whose copies do not pay are clipped.
     """
-    rows, exact = before.rows, function(before.rows)
-    clipped = least_error(exact.flatten(), after.largest)
-    best, least = None, COPIES_GAIN * _weighted(columns_of(exact, clipped), exact, loudness)
+    measure = Measure.of(before, function, loudness)
+    reach = max(TABLE_REACH, float(measure.rows.max()))
+    clipped = columns_of(
+        measure.chords(measure.rows, reach), least_error(after.rows, after.largest, loudness)
+    )
+    best, least = None, COPIES_GAIN * float(measure.error(clipped).sum())
     for step in range(STEPS, 1, -1):
-        end = after.largest * step / STEPS
-        repeats = _repeats(after, end)
-        if end == 0 or int(repeats.sum()) > most:
-            break
-        found = _copies(repeats, end)
-        total = columns_of(exact, end)
-        if len(found.channels):
-            parts = columns_of(function(rows[:, found.channels] - found.shift), end)
-            total = total.index_add(1, found.channels, parts)
-        error = _weighted(total, exact, loudness)
+        found = measure.copies(after.largest * step / STEPS, most)
+        if found is None:
+            continue
+        error = float(measure.error(measure.result(found)).sum())
         if error < least:
             best, least = found, error
-    return best if best is not None and len(best.channels) else None
+    return best
 
 
-def _weighted(result: Tensor, exact: Tensor, loudness: Tensor) -> float:
-    return float(((result - exact).square() * loudness).sum())
+@dataclass(frozen=True)
+class Measure:
+    """Errors of an activation's columns: rows [n, N] of its input, with `counts` [n, 1] of tokens
+    that each stands for, `exact` results, and the loudness [N] of what follows."""
+
+    rows: Tensor
+    counts: Tensor
+    exact: Tensor
+    loudness: Tensor
+    function: Function
+
+    @staticmethod
+    def of(before: Range, function: Function, loudness: Tensor) -> Measure:
+        """With one more row of every channel's largest input, which the samples may lack."""
+        rows, counts = before.rows, before.rows.new_full((len(before.rows), 1), before.stride)
+        rows, counts = (
+            torch.cat([rows, before.highest[None]]),
+            torch.cat([counts, counts[:1] * 0 + 1]),
+        )
+        return Measure(rows, counts, function(rows), loudness, function)
+
+    def error(self, result: Tensor) -> Tensor:
+        """Of each neuron [N]; what all tokens have in common is left to the next biases."""
+        difference = result - self.exact
+        mean = (difference * self.counts).sum(0) / self.counts.sum()
+        return ((difference - mean).square() * self.counts).sum(0) * self.loudness
+
+    def chords(self, x: Tensor, reach: float) -> Tensor:
+        """The function as a table of that reach has it."""
+        segment = (1 << numerics.TABLE_FRACTION_BITS) * reach / numerics.VALUE_MAX
+        places = x.clamp(-reach, reach) / segment
+        below = places.floor()
+        first, last = self.function(below * segment), self.function((below + 1) * segment)
+        return first + (last - first) * (places - below)
+
+    def result(self, found: Copies) -> Tensor:
+        """The columns of every neuron, copies added to the originals."""
+        rows, reach = self.rows, found.reach
+        total = columns_of(self.chords(rows, reach), found.limit)
+        parts = self.chords(rows[:, found.channels] - found.shift, reach)
+        return total.index_add(1, found.channels, columns_of(parts, found.limit))
+
+    def copies(self, end: float, most: int) -> Copies | None:
+        """The copies that pay most when all columns end at `end`."""
+        total, repeats = columns_of(self.exact, end), torch.zeros_like(self.loudness).long()
+        plain = least = self.error(total)
+        loud = torch.arange(len(repeats))
+        for count in range(1, most + 1):
+            loud = loud[self.exact[:, loud].amax(0) > count * end]
+            if not len(loud):
+                break
+            part = columns_of(self.function(self.rows[:, loud] - count * end), end)
+            total = total.index_add(1, loud, part)
+            error = self.error(total)
+            repeats = torch.where(error < least, count, repeats)
+            least = torch.minimum(error, least)
+        order = ((plain - least) / repeats.clamp(min=1)).argsort(descending=True)
+        fits = repeats[order].cumsum(0) <= most
+        kept = torch.zeros_like(repeats).index_copy(0, order, repeats[order] * fits)
+        return _copies(kept, end) if kept.any() else None
 
 
 def columns_of(x: Tensor, end: float) -> Tensor:
@@ -146,8 +211,3 @@ def _copies(repeats: Tensor, end: float) -> Copies:
     channels = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
     first = torch.repeat_interleave(repeats.cumsum(0) - repeats, repeats)
     return Copies(channels, (torch.arange(len(channels)) - first + 1) * end, end)
-
-
-def _repeats(found: Range, end: float) -> Tensor:
-    """How often each channel [width] must be repeated for a range."""
-    return ((found.channels / end).ceil() - 1).clamp(min=0).long()

@@ -1,15 +1,13 @@
 """Scales of all values, from their ranges: what the integer graph is built with.
 
-A value may exist in two forms. Its `main` one has the scale of the residual stream that it belongs
-to, or one that its range needs; its `column` one, for products, may be finer, clip outliers, and
-have its channels divided by factors that the products' weights take over.
+What is chosen is a `choices.Plan`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,10 +16,12 @@ from torch import Tensor
 from ..spec import numerics
 from . import float_graph as fg
 from .calibrate import Range, Statistics
+from .choices import Options, Plan, bias_of
 from .compute import Parameters, of
+from .even import even
 from .float_graph import FloatGraph, Value
 from .functions import FUNCTIONS
-from .outliers import Copies, copies, least_error, smoothing
+from .outliers import TABLE_REACH, copies, least_error, smoothing
 
 COLUMN_ENDS = {level: (level << numerics.COLUMN_SHIFT) + 127 for level in (127, 119)}
 """The largest element that rounds to a column of 127, or of 119."""
@@ -29,8 +29,6 @@ MARGIN = 1.25
 """Room in 16-bit scales beyond what the samples reached; columns have none."""
 SHARED = 1.08
 """A stream's scale that is coarser than a column's by less serves both."""
-TABLE_REACH = 6.0
-"""GELU is 0 or x beyond."""
 STRAIGHT = ("gelu", "gelu_tanh", "relu")
 """Activations that are x for large x."""
 NOTICEABLE = 0.005
@@ -39,37 +37,6 @@ CLIPPED = 0.05
 """Change of an attention weight by clipped scores that is."""
 FREE_GAIN, PAID_GAIN = 1.0, 0.6
 """Smoothing must bring the error below this share; it is paid where it takes an operation."""
-
-
-@dataclass(eq=False)
-class Plan:
-    """main, column: element scales by value; smooth: factors [width] of columns.
-
-    gains: of LayerNorms and attentions, by their result.
-    copies: of loud neurons, by the activation's input and by its result.
-    """
-
-    main: dict[Value, float] = field(default_factory=dict)
-    column: dict[Value, float] = field(default_factory=dict)
-    smooth: dict[Value, Tensor] = field(default_factory=dict)
-    gains: dict[Value, int] = field(default_factory=dict)
-    copies: dict[Value, Copies] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How ranges of products' inputs are chosen.
-
-    activation_range: "max", "mse" for the least squared error, or the percentile of elements that
-        are not clipped. Queries, keys and values are never clipped.
-    smooth: whether a LayerNorm's loud channels are folded into weights where that helps; after a
-        residual sum it takes a second pass of the LayerNorm.
-    copies: how many neurons may be added to a layer before an activation, for its loud ones.
-    """
-
-    activation_range: str | float = "mse"
-    smooth: bool = True
-    copies: int = 8
 
 
 @dataclass
@@ -94,6 +61,8 @@ class Planner:
                 self._smooth(operation.output)
             if self.options.copies and isinstance(operation, fg.Activation):
                 self._copies(operation)
+            if self.options.even and isinstance(operation, fg.Attention):
+                self._even(operation)
         for operation in self.graph.operations:
             value = operation.output
             self._column(operation)
@@ -160,11 +129,14 @@ class Planner:
         if not isinstance(operation, fg.Linear | fg.LayerNorm):
             return 0.0
         bias = of(operation.bias, self.parameters)
+        bias = torch.zeros(1) if bias is None else bias.detach()
+        if isinstance(operation, fg.Linear):
+            bias = bias_of(operation, self.parameters, self.plan).detach()
+            bias = bias / self.plan.divided.get(operation.output, 1)
+        largest = float(bias.abs().max())
         added = self.plan.copies.get(operation.output)
-        largest = 0.0 if bias is None else float(bias.detach().abs().max())
         if added is not None:
-            own = 0.0 if bias is None else bias.detach()[added.channels]
-            largest = max(largest, float((own - added.shift).abs().max()))
+            largest = max(largest, float((bias[added.channels] - added.shift).abs().max()))
         least = largest / numerics.VALUE_MAX
         if isinstance(operation, fg.LayerNorm):
             least = max(least, float(self._factors(operation).max()))
@@ -192,7 +164,7 @@ class Planner:
         linears = [user for user in users if isinstance(user, fg.Linear)]
         if not linears or any(isinstance(user, fg.Attention) for user in users):
             return
-        weight = torch.cat([user.weight.of(self.parameters).detach() for user in linears])
+        weight = self._weight(linears)
         level = numerics.WEIGHT_LEVELS[min(self.bits[user.output] for user in linears)]
         free = len(linears) == len(users) and not self._is_output(value)
         factors = smoothing(self._range(value), weight, level, FREE_GAIN if free else PAID_GAIN)
@@ -207,16 +179,45 @@ class Planner:
         users = fg.users(self.graph, after)
         seen = all(isinstance(user, fg.Linear) for user in users) and not self._is_output(after)
         if made and users and alone and seen and operation.function in STRAIGHT:
-            weights = [user.weight.of(self.parameters) for user in users]
             found = copies(
                 self._range(before),
                 self._range(after),
                 FUNCTIONS[operation.function],
-                torch.cat(weights).detach().square().sum(0),
+                self._loudness(after),
                 self.options.copies,
             )
             if found is not None:
                 self.plan.copies |= {before: found, after: found}
+
+    def _weight(self, users: Sequence[fg.Linear]) -> Tensor:
+        """Of linear layers with one input [outputs of all, inputs]."""
+        return torch.cat([user.weight.of(self.parameters) for user in users]).detach()
+
+    def _loudness(self, value: Value) -> Tensor:
+        """Squared norms of the columns [width] of all linear layers that take a value."""
+        users = [u for u in fg.users(self.graph, value) if isinstance(u, fg.Linear)]
+        return self._weight(users).square().sum(0)
+
+    def _even(self, operation: fg.Attention) -> None:
+        """Factors of values and context, where nothing but the linear layers beside them sees
+        them."""
+        value, context = operation.value, operation.output
+        made = any(linear.output is value for linear in self.graph.linears)
+        alone = len(fg.users(self.graph, value)) == 1 and value is not operation.key
+        after = fg.users(self.graph, context)
+        seen = all(isinstance(user, fg.Linear) for user in after)
+        outputs = self._is_output(value) or self._is_output(context)
+        if made and alone and after and seen and not outputs:
+            level = numerics.WEIGHT_LEVELS[min(self.bits[user.output] for user in after)]
+            factors = even(self._range(value), self._range(context), self._weight(after), level)
+            if factors is not None:
+                self.plan.divided |= {value: factors, context: factors}
+
+    def _largest(self, value: Value) -> float:
+        """Of a value as it exists."""
+        divided = self.plan.divided.get(value)
+        found = self._range(value)
+        return found.largest if divided is None else float((found.channels / divided).max())
 
     def _is_output(self, value: Value) -> bool:
         return any(output.value is value for output in self.graph.outputs.values())
@@ -231,7 +232,7 @@ class Planner:
             if isinstance(user, fg.Attention)
         ]
         if ends:
-            scale = self._range(value).largest / min(ends)
+            scale = self._largest(value) / min(ends)
         elif any(isinstance(user, fg.Linear) for user in users):
             scale = self._column_range(value) / COLUMN_ENDS[127]
         else:
@@ -248,10 +249,10 @@ class Planner:
             return self.plan.copies[value].limit
         if value in self.plan.smooth:
             return float((found.channels / self.plan.smooth[value]).max())
-        if wanted == "max":
-            return found.largest
+        if wanted == "max" or value in self.plan.divided:
+            return self._largest(value)
         if wanted == "mse":
-            return least_error(found.pool, found.largest)
+            return least_error(found.rows, found.largest, self._loudness(value))
         return float(torch.quantile(found.pool.abs(), float(wanted) / 100))
 
     def _share(self, value: Value) -> None:
@@ -283,7 +284,7 @@ class Planner:
         """How far an activation's input must reach: beyond its ends it may saturate."""
         found = self._range(value)
         if value in self.plan.copies:
-            return max(self.plan.copies[value].limit, TABLE_REACH)
+            return self.plan.copies[value].reach
         return found.high if function == "relu" else max(found.high, min(-found.low, TABLE_REACH))
 
     def _fixed(self) -> None:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .choices import Plan
 from .float_graph import FloatGraph, Value
 from .outliers import Copies
-from .plan import Plan
 
 FORMAT = "espalier transformer 1"
+VECTORS = "smooth", "divided", "shift"
+"""Of a plan: one number for each channel."""
 
 
 def pack(bits: Mapping[Value, int], plan: Plan | None) -> Tensor:
@@ -74,7 +76,10 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "main": _named(plan.main),
         "column": _named(plan.column),
         "gains": _named(plan.gains),
-        "smooth": {value.name: factors.tolist() for value, factors in plan.smooth.items()},
+        **{
+            key: {value.name: vector.tolist() for value, vector in getattr(plan, key).items()}
+            for key in VECTORS
+        },
         "copies": {
             value.name: [each.channels.tolist(), each.shift.tolist(), each.limit]
             for value, each in plan.copies.items()
@@ -87,10 +92,13 @@ def _read_plan(body: Mapping[str, Any], values: Mapping[str, Value]) -> Plan:
         main={values[name]: float(scale) for name, scale in body["main"].items()},
         column={values[name]: float(scale) for name, scale in body["column"].items()},
         gains={values[name]: int(gain) for name, gain in body["gains"].items()},
-        smooth={values[name]: _vector(values[name], x) for name, x in body["smooth"].items()},
         copies={
             values[name]: Copies(torch.tensor(channels), torch.tensor(shift), float(limit))
             for name, (channels, shift, limit) in body["copies"].items()
+        },
+        **{
+            key: {values[name]: _vector(values[name], x) for name, x in body[key].items()}
+            for key in VECTORS
         },
     )
 
