@@ -12,33 +12,29 @@ and weights lie in build/compression/fsdd_streams.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import fused
-import numpy as np
 import torch
 from fsdd import RESULTS, ROOT
-from fsdd_compare import COLUMNS
 from fsdd_compiled import append
 from fsdd_data import DataError
 from fsdd_model import SpeechReader
+from fsdd_stream_compare import compare, table
 from fsdd_stream_data import StreamBatches, collate, read_streams
 from fsdd_stream_measures import MEASURES, SKIPPED, measured, the_gru
+from fsdd_stream_settings import Setting, setting_of, settings
 from fsdd_study import fast_products
-from intervals import paired_difference
 from ledger import Ledger, key
 from progress import Report
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import espalier
-from espalier import Recipe
 from espalier.errors import EspalierError
 
 BUILD = ROOT / "build" / "compression" / "fsdd_streams"
@@ -55,52 +51,6 @@ class StreamReader(SpeechReader):
         if ends is not None:
             states = states[torch.arange(len(x))[:, None], ends]
         return self.head(states)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """density 1 is the dense model in floats; thresholds in steps of a column's 8 bits."""
-
-    density: float = 1 / 12
-    threshold: int = 0
-    penalty: float = 0.0
-    epochs: int = 3
-    learning_rate: float = 1e-2
-    batch: int = 12
-    distillation: float = 0.5
-    seed: int = 0
-
-    @property
-    def dense(self) -> Setting:
-        return Setting(
-            density=1.0, epochs=5, learning_rate=4e-3, distillation=0.0, seed=self.seed
-        )  # fmt: skip
-
-    def recipe(self) -> Recipe:
-        return Recipe(
-            density=self.density,
-            allocation="erdos-renyi",
-            delta_threshold=self.threshold,
-            delta_penalty=self.penalty,
-            distillation=self.distillation,
-            layers={"head": {"density": 0.5, "delta_threshold": 0}},
-        )
-
-    def __str__(self) -> str:
-        if self.density == 1:
-            return f"dense, seed {self.seed}"
-        penalty = f", penalty {self.penalty:g}" if self.penalty else ""
-        return f"1/{1 / self.density:g}, threshold {self.threshold}{penalty}, seed {self.seed}"
-
-    def values(self) -> dict[str, object]:
-        return {**asdict(self), "density": round(self.density, 6)}
-
-
-def settings(seed: int) -> list[Setting]:
-    """In order of value."""
-    plain = Setting(seed=seed)
-    trained = [replace(plain, threshold=t) for t in (16, 8, 32)]
-    return [plain.dense, plain, trained[0], replace(trained[0], penalty=2.0), *trained[1:]]
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -199,51 +149,6 @@ def train_dense(
     return model.eval()
 
 
-def compare(ledger: Ledger, path: Path) -> str:
-    """Test differences with the dense model and with threshold 0, over all seeds that ran."""
-    runs: dict[Setting, list[dict[str, np.ndarray]]] = {}
-    for row in ledger.rows():
-        predictions = ledger.predictions(row)
-        if predictions is not None:
-            runs.setdefault(replace(setting_of(row), seed=0), []).append(predictions)
-    table, lines = [], []
-    for first, second in pairs(list(runs)):
-        right, entropy = zip(*(values(runs[each]) for each in (first, second)), strict=True)
-        both = [paired_difference(*right), paired_difference(*entropy)]
-        numbers = [round(v, 4) for d in both for v in (d.value, d.low, d.high)]
-        names = [str(each).removesuffix(", seed 0") for each in (first, second)]
-        table.append([*names, right[0].shape[1], len(right[0]), len(right[1]), *numbers])
-        lines.append(f"{names[0]} minus {names[1]}: {both[0]} points, {both[1]}")
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table])
-    return "\n".join(lines)
-
-
-def pairs(found: list[Setting]) -> list[tuple[Setting, Setting]]:
-    """Each compressed setting with the dense model, and each threshold with none."""
-    return [
-        (first, second)
-        for first in found
-        for second in (first.dense, replace(first, threshold=0, penalty=0.0))
-        if first.density < 1 and second in found and first != second
-    ]
-
-
-def values(runs: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers in points and cross-entropies, [seeds, digits] of the test."""
-    right, entropy = [], []
-    for predictions in runs:
-        scores, digits = predictions["test"], predictions["test_digits"]
-        right.append(100.0 * (scores.argmax(1) == digits))
-        entropy.append(-scores[np.arange(len(digits)), digits])
-    return np.array(right), np.array(entropy)
-
-
-def setting_of(row: dict[str, str]) -> Setting:
-    kinds = {"int": int, "float": float}
-    return Setting(**{f.name: kinds[f.type](row[f.name]) for f in fields(Setting)})
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -275,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
                 study.sweep(wishes.results / "fsdd_streams_sweep.csv")
                 return 0
             study.run(wanted)
-        print(compare(ledger, wishes.results / "fsdd_streams_differences.csv"))
+        path = wishes.results / "fsdd_streams_differences.csv"
+        print(compare(ledger, path), table(ledger, path), sep="\n\n")
     except (DataError, EspalierError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

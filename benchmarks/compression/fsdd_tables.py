@@ -37,16 +37,7 @@ class Results:
 
     def difference(self, first: Setting, second: Setting) -> str:
         """Points and cross-entropy with their intervals; nothing where they were not compared."""
-        row = self.differences.get((name(first), name(second)))
-        if row is None:
-            return ""
-        parts = []
-        for column, digits in (("accuracy", 2), ("cross_entropy", 3)):
-            value = row["accuracy_points" if column == "accuracy" else column]
-            low, high = row[f"{column}_low"], row[f"{column}_high"]
-            mean, *ends = (f"{float(v):+.{digits}f}" for v in (value, low, high))
-            parts.append(f"{mean} [{', '.join(ends)}]")
-        return " / ".join(parts)
+        return difference_text(self.differences.get((name(first), name(second))))
 
     def table(
         self,
@@ -63,6 +54,19 @@ class Results:
             lines.append([label, *self.cells(s, dense(s), other and other[1](s))])
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return text.format(other=other[0]) if other else text
+
+
+def difference_text(row: Row | None) -> str:
+    """A row of differences as points / cross-entropy, with intervals; nothing for none."""
+    if row is None:
+        return ""
+    parts = []
+    for column, digits in (("accuracy", 2), ("cross_entropy", 3)):
+        value = row["accuracy_points" if column == "accuracy" else column]
+        low, high = row[f"{column}_low"], row[f"{column}_high"]
+        mean, *ends = (f"{float(v):+.{digits}f}" for v in (value, low, high))
+        parts.append(f"{mean} [{', '.join(ends)}]")
+    return " / ".join(parts)
 
 
 def _measures(rows: list[Row], part: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fsdd_data import load, masks
 from fsdd_stream_data import HOP, collate, quiet, read_streams
-from fsdd_streams import Setting
+from fsdd_stream_settings import Setting
 from log_mel import RATE_HZ
 
 torch.set_num_threads(1)
@@ -73,6 +73,7 @@ def test_study_reports_what_is_skipped(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fsdd_streams, "read_streams", lambda folder: few(read_streams(folder)))
     folders = ["--results", str(tmp_path), "--build", str(tmp_path / "build")]
     assert fsdd_streams.main(["--data", str(data), *folders]) == 0
+    assert "| 1/4, threshold 40 |" in capsys.readouterr().out
     dense, plain, held = table(tmp_path / "fsdd_streams.csv")
     assert dense["skipped"] == ""
     assert float(held["skipped"]) > 0.7 > float(plain["skipped"])
