@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fsdd_compare import setting_of
 from fsdd_data import OFFICIAL
-from fsdd_settings import Setting
+from fsdd_settings import Setting, way
 
 from espalier.spec.config import DE1_SOC
 
@@ -54,7 +54,7 @@ def lanes(setting: Setting) -> tuple[str, float] | None:
 
 def methods(setting: Setting) -> tuple[str, float] | None:
     plain = setting.pattern == "column-balanced" and setting.lanes == DE1_SOC.lanes
-    return (setting.method, setting.density) if plain and setting.weight_bits == 4 else None
+    return (way(setting), setting.density) if plain and setting.weight_bits == 4 else None
 
 
 def figure(
@@ -83,14 +83,16 @@ def figure(
         if dense:
             level = factor * np.mean([float(row[column]) for row in dense])
             axis.axhline(level, color="gray", linestyle=":", label="dense, float")
-        if choose is densities:
+        if choose is not lanes:
             axis.set_xscale("log", base=2)
             ticks = sorted({place for places in points.values() for place in places})
             axis.set_xticks(ticks, [f"1/{1 / tick:.0f}" for tick in ticks])
             axis.minorticks_off()
         axis.set(xlabel=label, ylabel=title)
     axes[0].legend(fontsize=8)
-    shape.suptitle("Spoken digits, GRU 2x256, 4-bit weights; line: mean of seeds, marks: seeds")
+    shape.suptitle(
+        "Spoken digits, GRU 2x256, 4-bit weights; line: mean of seeds, marks: it and the seeds"
+    )
     shape.tight_layout()
     shape.savefig(path, dpi=120)
     plt.close(shape)
@@ -102,6 +104,7 @@ def _series(
 ) -> None:
     order = sorted(places)
     values: list[Iterable[float]] = [[factor * float(r[column]) for r in places[x]] for x in order]
-    (line,) = axis.plot(order, [np.mean(v) for v in values], "-", label=name)
+    means = [np.mean(v) for v in values]
+    (line,) = axis.plot(order, means, f"-{marker}", markersize=4, label=name)
     for x, each in zip(order, values, strict=True):
         axis.plot([x] * len(each), each, marker, color=line.get_color(), markersize=4)

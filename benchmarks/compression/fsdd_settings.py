@@ -131,6 +131,12 @@ class Setting:
         return {**asdict(self), "density": round(self.density, 6)}
 
 
+def way(setting: Setting) -> str:
+    """What figures and tables call its allocation and method."""
+    names = {"gradual": "uniform", "movement": "uniform, movement", "inputs": "uniform but inputs"}
+    return names.get(setting.method, setting.method)
+
+
 def accelerator(lanes: int) -> Config:
     """DE1_SOC with its lanes dealt to arrays of so many, as far as they divide."""
     if lanes == DE1_SOC.lanes:

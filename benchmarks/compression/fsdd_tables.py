@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from fsdd_compare import name, setting_of
-from fsdd_settings import DENSITIES, LANES, SPEAKERS, WAYS, Setting
+from fsdd_settings import DENSITIES, LANES, SPEAKERS, WAYS, Setting, way
 from ledger import read_table
 
 Row = dict[str, str]
@@ -104,9 +104,9 @@ def tables(folder: Path) -> str:
         results.table(
             "method",
             [
-                (f"{way} 1/{1 / density:g}", Setting(method=way, density=density))
+                (f"{way(s)} 1/{1 / density:g}", s)
                 for density in (1 / 12, 1 / 24)
-                for way in WAYS
+                for s in (Setting(method=each, density=density) for each in WAYS)
             ],
             (plain.method, lambda s: replace(s, method=plain.method)),
         ),
