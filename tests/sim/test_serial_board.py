@@ -16,7 +16,7 @@ import torch
 import espalier
 from espalier.errors import DeviceError, FaultError, ProgramError
 from espalier.runtime.serial import open_serial
-from espalier.spec.config import SMALL, TINY
+from espalier.spec.config import SMALL, TINY, ULX3S
 from espalier.spec.registers import Status
 from espalier_sim.board.serial import SerialBoard
 
@@ -47,6 +47,22 @@ def check_runs(session, inputs, expected):
         results = session.run(sample[np.newaxis])
         for port, got, wanted in zip(ports, results, expected, strict=True):
             assert np.array_equal(got, np.take(wanted, [number], port.batch_axis)), port.name
+
+
+@pytest.mark.slow
+def test_the_board_of_the_bitstream():
+    """All 128 lanes, groups of four columns, no reductions, the whole window."""
+    torch.manual_seed(1)
+    model = torch.nn.GRU(28, 64, batch_first=True).eval()
+    x = torch.randn(2, 4, 28)
+    program = espalier.compile(model, x[:1], config=ULX3S)
+    with espalier.open("reference") as device:
+        expected = device.load(program).run(x.numpy())
+    with (
+        SerialBoard(ULX3S) as simulated,
+        espalier.open(f"serial:{simulated.path}", **PATIENT) as device,
+    ):
+        check_runs(device.load(program), x.numpy(), expected)
 
 
 def test_twenty_inferences_are_those_of_the_reference(network):
