@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ MOST_SCORE = numerics.VALUE_MAX * SCORE_SCALE
 class Range:
     """Of one value [tokens, width] over all samples: its ends, and each channel's magnitude.
 
-    channels, highest, squares: largest magnitudes, largest elements and sums of squares [width].
+    channels, highest, lowest, squares: largest magnitudes, ends and sums of squares [width].
     rows, pool: an even sample of tokens, and its elements.
     """
 
@@ -37,6 +37,7 @@ class Range:
     skipped: int = 0
     squares: Tensor | None = None
     highest: Tensor | None = None
+    lowest: Tensor | None = None
     count: int = 0
 
     def add(self, x: Tensor) -> None:
@@ -46,8 +47,9 @@ class Range:
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         largest = x.abs().amax(0)
         self.channels = largest if self.channels is None else torch.maximum(self.channels, largest)
-        highest = x.amax(0)
+        highest, lowest = x.amax(0), x.amin(0)
         self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
+        self.lowest = lowest if self.lowest is None else torch.minimum(self.lowest, lowest)
         self.parts.append(x[self.skipped :: self.stride].clone())
         self.skipped = (self.skipped - len(x)) % self.stride
         while sum(part.numel() for part in self.parts) > POOL:
@@ -58,6 +60,11 @@ class Range:
     @property
     def largest(self) -> float:
         return max(-self.low, self.high)
+
+    def before(self, offset: Tensor) -> Range:
+        """With each channel's magnitude that of it or of it without its offset, the larger one."""
+        alone = torch.maximum(self.highest - offset, offset - self.lowest)
+        return replace(self, channels=torch.maximum(self.channels, alone))
 
     @property
     def mean_square(self) -> Tensor:

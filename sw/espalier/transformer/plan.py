@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -104,7 +105,15 @@ class Planner:
         return abs(math.sqrt((variance + operation.eps) / (variance + unit**2)) - 1)
 
     def _range(self, value: Value) -> Range:
-        return self.statistics.ranges[value]
+        """Of a LayerNorm, of what must not saturate: its result with and without its offset."""
+        found, maker = self.statistics.ranges[value], self._makers[value]
+        if isinstance(maker, fg.LayerNorm) and maker.bias is not None:
+            return found.before(of(maker.bias, self.parameters).detach())
+        return found
+
+    @cached_property
+    def _makers(self) -> dict[Value, fg.Operation]:
+        return {operation.output: operation for operation in self.graph.operations}
 
     def _streams(self) -> dict[Value, float]:
         """The common scale of values that are added to each other."""
@@ -114,11 +123,10 @@ class Planner:
                 values = {operation.a, operation.b, operation.output}
                 joined = set().union(values, *(group.get(v, set()) for v in values))
                 group |= dict.fromkeys(joined, joined)
-        makers = {operation.output: operation for operation in self.graph.operations}
         return {
             value: max(
                 max(self._range(each).largest * MARGIN / numerics.VALUE_MAX for each in members),
-                max(self._least(makers[each]) for each in members),
+                max(self._least(self._makers[each]) for each in members),
             )
             or 1.0
             for value, members in group.items()
