@@ -27,7 +27,11 @@ def linears(model: QuantTransformer) -> dict[str, tg.Linear]:
 def test_compress_prunes_and_rounds(bits: int) -> None:
     model = tiny.gpt2(layers=1)
     recipe = Recipe(
-        density=0.5, weight_bits=bits, config=TINY, layers={"*c_fc": {"weight_bits": 12 - bits}}
+        density=0.5,
+        weight_bits=bits,
+        config=TINY,
+        allocation="uniform",
+        layers={"*c_fc": {"weight_bits": 12 - bits}},
     )
     small = espalier.compress(model, recipe, calibration=CALIBRATION)
     assert isinstance(small, QuantTransformer) and not small.training
