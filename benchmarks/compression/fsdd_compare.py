@@ -56,7 +56,7 @@ def _compared(first: Setting, second: Setting) -> bool:
     return (
         (changed == {"lanes"} and first.lanes > second.lanes)
         or (changed == {"pattern"} and first.pattern == "uniform-k")
-        or (changed == {"method"} and second.method == Setting.method)
+        or (changed == {"method"} and second.method == Setting.method and second.epochs > 0)
     )
 
 

@@ -39,7 +39,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def densities(setting: Setting) -> tuple[str, float] | None:
-    if setting.is_dense or setting.weight_bits != 4 or setting.method != Setting.method:
+    if setting.is_dense or setting.method != Setting.method or not setting.epochs:
         return None
     lanes = "" if setting.pattern == "fine-grained" else f", {setting.lanes} lanes"
     return setting.pattern + lanes, setting.density
@@ -54,7 +54,8 @@ def lanes(setting: Setting) -> tuple[str, float] | None:
 
 def methods(setting: Setting) -> tuple[str, float] | None:
     plain = setting.pattern == "column-balanced" and setting.lanes == DE1_SOC.lanes
-    return (way(setting), setting.density) if plain and setting.weight_bits == 4 else None
+    trained = setting.epochs > 0 and setting.weight_bits == 4
+    return (way(setting), setting.density) if plain and trained else None
 
 
 def figure(

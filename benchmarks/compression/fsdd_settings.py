@@ -34,11 +34,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "erdos-renyi, admm-sr-ste": {**ERDOS_RENYI, "method": "admm-sr-ste"},
     "erdos-renyi, one-shot": {**ERDOS_RENYI, "method": "one-shot"},
     "erdos-renyi, sparsegpt": {**ERDOS_RENYI, "method": "sparsegpt"},
+    "least-squares": {**UNIFORM, "method": "least-squares"},
+    "erdos-renyi, least-squares": {**ERDOS_RENYI, "method": "least-squares"},
 }
 """Of allocation and method; where nothing is said, the method is gradual magnitude
 pruning. "inputs" is INPUT_DENSITY for the frames' matrix, and uniform densities elsewhere."""
 INPUT_DENSITY = 1 / 4
-CALIBRATED = ("erdos-renyi, sparsegpt",)
+CALIBRATED = ("erdos-renyi, sparsegpt", "least-squares", "erdos-renyi, least-squares")
 """Of these, what needs sample inputs."""
 GRU_WEIGHTS = 3 * HIDDEN * (BANDS + HIDDEN) + (LAYERS - 1) * 6 * HIDDEN**2
 
@@ -124,6 +126,7 @@ class Setting:
         parts = [self.pattern, f"1/{1 / self.density:g}", f"W{self.weight_bits}A8"]
         parts += [f"{self.lanes} lanes"] if self.pattern != "fine-grained" else []
         parts += [self.method] if self.method != Setting.method else []
+        parts += ["once"] if self.density < 1 and not self.epochs else []
         return f"{', '.join(parts)}, {self.split}, seed {self.seed}"
 
     def values(self) -> dict[str, object]:
@@ -133,7 +136,8 @@ class Setting:
 
 def way(setting: Setting) -> str:
     """What figures and tables call its allocation and method."""
-    names = {"gradual": "uniform", "movement": "uniform, movement", "inputs": "uniform but inputs"}
+    names = {"gradual": "uniform", "inputs": "uniform but inputs"}
+    names |= {name: f"uniform, {name}" for name in ("movement", "least-squares")}
     return names.get(setting.method, setting.method)
 
 
@@ -186,6 +190,15 @@ def methods(seed: int) -> list[Setting]:
     ]
 
 
+def once(seed: int) -> list[Setting]:
+    """Pruned and rounded at once, without training."""
+    return [
+        Setting(method=method, density=density, epochs=0, distillation=0.0, seed=seed)
+        for density in (1 / 4, 1 / 8)
+        for method in ("gradual", "erdos-renyi", "least-squares", "erdos-renyi, least-squares")
+    ]
+
+
 def speakers(seed: int) -> list[Setting]:
     """Each speaker left out: the dense model and one density of the hardware's pattern."""
     compressed = [Setting(split=speaker, density=1 / 16, seed=seed) for speaker in SPEAKERS]
@@ -193,6 +206,7 @@ def speakers(seed: int) -> list[Setting]:
 
 
 TABLES: dict[str, Table] = {
-    table.__name__: table for table in (baseline, densities, methods, lanes, speakers, uniform)
+    table.__name__: table
+    for table in (baseline, densities, methods, lanes, once, speakers, uniform)
 }
 """In order of value."""
