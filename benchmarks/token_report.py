@@ -1,0 +1,124 @@
+"""Where a transformer's cycles and DDR bytes go, from the reference machine's exact trace.
+
+`shares` splits the cycles of `espalier.perf`; `traffic` counts the trace's bytes by purpose, and
+`budget` says from the model's sizes alone what they should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from espalier.compiler.tokens.placement import stored_bytes
+from espalier.compiler.tokens.registers import IMAGE
+from espalier.perf import timing
+from espalier.perf.trace import Step
+from espalier.program import Program
+from espalier.spec.config import BEAT_BYTES, Config
+from espalier.spec.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from espalier.spec.tokens import Register
+
+Interval = tuple[float, float]
+
+
+class _Recorder(timing._Clock):
+    """The model's clock, with what every unit did when."""
+
+    def __init__(self, config: Config, steps: Sequence[Step]):
+        super().__init__(config, timing.Latencies())
+        self.attending: list[Interval] = []
+        self.projecting: list[Interval] = []
+        self.computing: list[Interval] = []
+        self.attention = attention_places([step.instruction for step in _by_place(steps)])
+
+    def execute(self, step: Step) -> None:
+        products, vector = len(self.products), self.free["vector"]
+        super().execute(step)
+        if len(self.products) > products:
+            inside = step.pc in self.attention
+            (self.attending if inside else self.projecting).append(self.products[-1])
+        if self.free["vector"] > vector:
+            began = max(vector, float(self.result.issued[-1]))
+            self.computing.append((began, self.free["vector"]))
+
+
+def shares(config: Config, steps: Sequence[Step]) -> dict[str, float]:
+    """Shares of all cycles, 1 together: a projection's product is under way; one of attention;
+    none, but the vector unit works; nothing of these, so everything waits (for loads, for results
+    on their way, for instructions)."""
+    clock = _Recorder(config, steps)
+    for step in steps:
+        clock.execute(step)
+    cycles = clock.finish().cycles
+    first = timing._covered(clock.projecting)
+    second = timing._covered([*clock.projecting, *clock.attending])
+    third = timing._covered([*clock.projecting, *clock.attending, *clock.computing])
+    ends = (0, first, second, min(third, cycles), cycles)
+    names = ("projections", "attention", "vector_unit", "waiting")
+    return {
+        name: round((b - a) / cycles, 4)
+        for name, a, b in zip(names, ends[:-1], ends[1:], strict=True)
+    }
+
+
+def _by_place(steps: Sequence[Step]) -> list[Step]:
+    """One step for every place in the program from 0 on; what was not executed is like a SET."""
+    known = {step.pc: step for step in steps}
+    idle = Step(0, Instruction(Opcode.HALT), None)
+    return [known.get(pc, idle) for pc in range(max(known) + 1)]
+
+
+def attention_places(code: Sequence[Instruction]) -> set[int]:
+    """The places of the loops over groups of heads: the innermost ones around an EXPAND."""
+    loops = [(pc, i["end"]) for pc, i in enumerate(code) if i.opcode is Opcode.LOOP]
+    found: set[int] = set()
+    for pc, i in enumerate(code):
+        if i.opcode is Opcode.EXPAND:
+            around = [loop for loop in loops if loop[0] < pc <= loop[1]]
+            first, last = min(around, key=lambda loop: loop[1] - loop[0])
+            found |= set(range(first, last + 1))
+    return found
+
+
+def traffic(steps: Sequence[Step]) -> dict[str, int]:
+    """DDR bytes of a run: of the image, of cached keys and values, of rows (input and record) that
+    are read, and of all rows that are written (record, cache, output)."""
+    bytes_of = dict.fromkeys(("image", "cache", "rows_read", "rows_written"), 0)
+    for step in steps:
+        i = step.instruction
+        if i.opcode is Opcode.EXPAND:
+            bytes_of["cache"] += int(step.work) * BEAT_BYTES
+        elif i.opcode is Opcode.LOAD:
+            model = i["register"] in (IMAGE, Register.SETS)
+            bytes_of["image" if model else "rows_read"] += int(step.work) * BEAT_BYTES
+        elif i.opcode is Opcode.VECTOR:
+            bytes_of["rows_written"] += int(np.asarray(step.work)[1]) * BEAT_BYTES
+    return bytes_of
+
+
+def budget(program: Program, tokens: int, layers: int, width: int, inner: int) -> dict[str, int]:
+    """The bytes that `traffic` should count for BERT with weights that are read once: all data of
+    the image, and a set of key descriptors a layer; cached rows once a layer; and of a token
+
+    - written: the embedding; in each layer query, context, the attention's and the layer's result
+      with columns, the inner columns, a row of keys and values; the output.
+    - read: the input; in each layer what was written but the row; the last result.
+
+    Not in it: what equal layers load early for the one after the last, and rows ahead of a sequence
+    or behind it (`spec.tokens.AHEAD`), which a loop over pairs of tokens moves without using them.
+    """
+    plan, (given,), (result,) = program.tokens, program.inputs, program.outputs
+    assert plan is not None
+    values, columns, inside = (
+        stored_bytes(program.config, elements, columns=short)
+        for elements, short in ((width, False), (width, True), (inner, True))
+    )
+    layer = 4 * columns + 2 * values + inside
+    once = values + columns + layers * (layer + plan.row_bytes) + result.stride_bytes
+    return {
+        "image": plan.sets - program.instructions * INSTRUCTION_BYTES + layers * plan.set_bytes,
+        "cache": layers * tokens * plan.row_bytes,
+        "rows_read": tokens * (given.stride_bytes + layers * layer + values),
+        "rows_written": tokens * once,
+    }
