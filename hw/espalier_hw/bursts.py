@@ -29,7 +29,8 @@ BURST = data.StructLayout(
 
 def request_layout(unit_bits: int) -> data.StructLayout:
     """A run of `units` in DDR, `packing` of them a beat, from `ddr` or (`follow`) `gap` beats
-    behind where the last run ended that was `second` as well, or as little.
+    behind where the last run ended. Those that are `second` follow each other, and so do the
+    others.
     """
     shapes = {"follow": 1, "ddr": ADDRESS_BITS, "units": unit_bits, "packing": 2, "gap": GAP_BITS}
     return data.StructLayout({**shapes, "second": 1})
@@ -76,8 +77,8 @@ class BurstPlanner(Component):
     def elaborate(self, platform):
         m = Module()
         request, burst = self.requests.payload, self.bursts.payload
-        offset, second_end = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        second = Signal()
+        offset, second = Signal(ADDRESS_BITS), Signal()
+        ends = [Signal(ADDRESS_BITS, name=f"end_{channel}") for channel in range(2)]
         left = Signal.like(request.units)
         packing = Signal.like(request.packing)
         needed, held = self._beats(m, left, packing, burst.beats)
@@ -101,7 +102,7 @@ class BurstPlanner(Component):
                     second.eq(request.second),
                 ]
                 with m.If(self.requests.valid):
-                    before = Mux(request.second, second_end, offset)
+                    before = Mux(request.second, ends[1], ends[0])
                     m.d.sync += offset.eq(before + (request.gap << 4))
                     with m.If(~request.follow):
                         m.d.sync += offset.eq(request.ddr)
@@ -127,8 +128,9 @@ class BurstPlanner(Component):
                 m.d.comb += self.bursts.valid.eq(1)
                 with m.If(self.bursts.ready):
                     m.d.sync += offset.eq(end)
-                    with m.If(second):
-                        m.d.sync += second_end.eq(end)
+                    for channel, last_end in enumerate(ends):
+                        with m.If(second == channel):
+                            m.d.sync += last_end.eq(end)
                     m.next = "SIZE"
                     with m.If(burst.last):
                         m.next = "TAKE"

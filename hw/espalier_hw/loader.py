@@ -11,7 +11,6 @@ from espalier.spec.isa import QUEUE_DEPTH
 from espalier.spec.memory import Memory
 from espalier.spec.registers import Fault
 
-from .buffer import Buffer
 from .bursts import BURST_BEATS, IN_FLIGHT, BurstPlanner, FaultReport
 from .interfaces import (
     ADDRESS_BITS,
@@ -52,8 +51,8 @@ class Loader(Component):
     """Executes LOADs in order and, in a second channel beside them, those of weights and EXPANDs.
 
     The channels share the port burst by burst; a LOAD of items or instructions goes first. A burst
-    is issued only when its channel's buffer has room for all of it, so read data are never refused
-    for long; up to `IN_FLIGHT` bursts hide the memory's latency, over the borders of LOADs too.
+    is asked for only when its channel's buffer has room for all of it, so read data are never
+    refused; up to `IN_FLIGHT` bursts hide the memory's latency, over the borders of LOADs too.
     Sustained: one beat a cycle for weights, half a beat a cycle for items. `completed` pulses the
     cycle after a LOAD's last write has been taken by the memory.
 
@@ -98,15 +97,12 @@ class Loader(Component):
         m.submodules.buffer = buffer = Queue(BEAT_BITS, BUFFER_BEATS)
         m.submodules.unpacker = unpacker = Unpacker(self._config)
         m.submodules.weight_buffer = weight_buffer = Queue(BEAT_BITS, WEIGHT_BEATS, block=True)
-        # block RAM far from where `ready` is made: the way back ends here
-        m.submodules.weight_beats = weight_beats = Buffer(BEAT_BITS)
         m.submodules.weight_loader = weight_loader = WeightLoader(self._config)
         connect(m, flipped(self.commands), queue.input)
         connect(m, flipped(self.weight_commands), weight_loader.commands)
         connect(m, plans.output, unpacker.plans)
         connect(m, buffer.output, unpacker.beats)
-        connect(m, weight_buffer.output, weight_beats.input)
-        connect(m, weight_beats.output, weight_loader.beats)
+        connect(m, weight_buffer.output, weight_loader.beats)
         connect(m, unpacker.items, flipped(self.items))
         connect(m, unpacker.program, flipped(self.program))
         connect(m, weight_loader.weights, flipped(self.weights))
@@ -116,71 +112,77 @@ class Loader(Component):
             self.completed.eq(unpacker.completed),
             self.weights_completed.eq(weight_loader.completed),
         ]
-        self._request(m, queue.output, plans.input, planner.requests, weight_loader.requests)
-        used = weight_beats.input.valid & weight_beats.input.ready
-        self._read(m, planner, (buffer, weight_buffer), used, weight_loader.room)
+        room = Signal()
+        self._request(m, queue.output, plans.input, room, planner.requests, weight_loader.requests)
+        self._read(m, planner, (buffer, weight_buffer), (room, weight_loader.room))
         return m
 
-    def _request(self, m, commands, plans, requests, seconds):
-        """One LOAD becomes one plan for the unpacker and one run of beats, or one run per array.
-        Between LOADs the weights' requests get through."""
+    def _request(self, m, commands, plans, room, requests, seconds):
+        """One LOAD becomes one plan for the unpacker and one run of beats, or one run per array,
+        asked for in pieces of a burst. Whenever there is no room for one, a request for weights
+        gets through."""
         command, request = commands.payload, requests.payload
+        left = Signal.like(command.count)
         runs = Signal(range(self._config.arrays + 1))
         follow, asking = Signal(), Signal()
+        packing = Mux(command.memory == Memory.PROGRAM, 1, ITEMS_PER_BEAT)
+        piece = Signal(range(BURST_BEATS * ITEMS_PER_BEAT + 1))
         m.d.comb += [
             plans.payload.memory.eq(command.memory),
             plans.payload.address.eq(command.address),
             plans.payload.units.eq(command.count),
+            piece.eq(packing * BURST_BEATS),
             request.eq(seconds.payload),
             request.second.eq(1),
             requests.valid.eq(asking | seconds.valid),
             seconds.ready.eq(requests.ready & ~asking),
         ]
+        run_end = left <= piece
         with m.If(asking):
             m.d.comb += [
                 request.second.eq(0),
                 request.follow.eq(follow),
                 request.gap.eq(0),
                 request.ddr.eq(command.ddr),
-                request.units.eq(command.count),
-                request.packing.eq(Mux(command.memory == Memory.PROGRAM, 1, ITEMS_PER_BEAT)),
+                request.units.eq(Mux(run_end, left, piece)),
+                request.packing.eq(packing),
             ]
         with m.FSM():
             with m.State("PLAN"):
-                m.d.sync += [runs.eq(1), follow.eq(0)]
+                m.d.sync += [left.eq(command.count), runs.eq(1), follow.eq(0)]
                 with m.If(command.memory == Memory.DESCRIPTORS):
                     m.d.sync += runs.eq(self._config.arrays)
                 m.d.comb += plans.valid.eq(commands.valid)
                 with m.If(commands.valid & plans.ready):
                     m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += asking.eq(1)
-                with m.If(requests.ready):
-                    m.d.sync += [runs.eq(runs - 1), follow.eq(1)]
-                    with m.If(runs == 1):
+                m.d.comb += asking.eq(room)
+                with m.If(asking & requests.ready):
+                    m.d.sync += [left.eq(left - piece), follow.eq(1)]
+                    with m.If(run_end):
+                        m.d.sync += [left.eq(command.count), runs.eq(runs - 1)]
+                    with m.If(run_end & (runs == 1)):
                         m.d.comb += commands.ready.eq(1)
                         m.next = "PLAN"
 
-    def _read(self, m, planner, buffers, weights_used, weights_room):
-        """Address and data channels, the room that was promised in each buffer, and faults."""
+    def _read(self, m, planner, buffers, rooms):
+        """Address and data channels, and faults. A request is made when the buffer has room for
+        all its beats: so all its bursts may be issued."""
         bus, burst = self.bus, planner.bursts
         m.submodules.flying = flying = Queue(FLIGHT, IN_FLIGHT)
         first, second = buffers
         issue = Signal()
-        used = first.output.valid & first.output.ready
-        promised = Signal(range(BUFFER_BEATS + 1))
-        weights_promised = Signal(range(WEIGHT_BEATS + 1))
-        for room, asked, left in (
-            (promised, issue & ~burst.payload.second, used),
-            (weights_promised, issue & burst.payload.second, weights_used),
+        for channel, (buffer, size, most) in enumerate(
+            ((first, BUFFER_BEATS, BURST_BEATS), (second, WEIGHT_BEATS, MOST_REQUESTED))
         ):
-            m.d.sync += room.eq(room + Mux(asked, burst.payload.beats, 0) - left)
-        # a request for weights is made when there is room for all its bursts
-        fits = burst.payload.second | (promised + burst.payload.beats <= BUFFER_BEATS)
+            promised = Signal(range(size + 1), name=f"promised_{channel}")
+            asked = Mux(issue & (burst.payload.second == channel), burst.payload.beats, 0)
+            used = buffer.output.valid & buffer.output.ready
+            m.d.sync += promised.eq(promised + asked - used)
+            m.d.comb += rooms[channel].eq(promised <= size - most)
         arriving = flying.output.payload.second
         m.d.comb += [
-            weights_room.eq(weights_promised <= WEIGHT_BEATS - MOST_REQUESTED),
-            issue.eq(burst.valid & ~bus.arvalid & fits & flying.input.ready & ~self.stop),
+            issue.eq(burst.valid & ~bus.arvalid & flying.input.ready & ~self.stop),
             burst.ready.eq(issue),
             flying.input.valid.eq(issue),
             flying.input.payload.offset.eq(burst.payload.offset),

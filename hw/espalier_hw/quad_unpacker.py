@@ -13,8 +13,8 @@ from .interfaces import BEAT_BITS, WeightWrite
 
 
 def quad_bits(config: Config) -> int:
-    """Width of the number of quads that a LOAD brings to one array."""
-    return (0xFFFF * (config.lanes // 4)).bit_length()
+    """Width of the number of quads that a LOAD brings to one array, at most its memory's."""
+    return (config.weight_depth * (config.lanes // 4)).bit_length()
 
 
 def quad_plan(config: Config) -> data.StructLayout:

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from espalier.spec.isa import NO_WAIT, UNITS
 
-MOST = {unit: 32 for unit in UNITS} | {"load": 8, "weights": 8}
+MOST = {"load": 8, "weights": 8, "engine": 16, "vector": 32, "store": 16}
 """A unit holds fewer instructions; one-chunk VECTORs can be in every stage of their pipeline."""
 FLAGS = data.StructLayout({unit: 1 for unit in UNITS})
 WAITS = data.StructLayout({unit: 2 for unit in UNITS})

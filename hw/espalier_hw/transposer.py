@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from espalier.spec.config import Config
 from espalier.spec.isa import MOST_ROW_GROUPS
 
-from .datapath import data_output
+from .datapath import data_output, data_register
 from .interfaces import BEAT_BITS, ITEM_BITS, ITEMS_PER_BEAT
 
 QUAD_ROWS = 4
@@ -30,7 +30,7 @@ class RowReader(Component):
     """Beats to the items of rows: each row begins on a new beat and takes as many chunks as it
     needs, whose groups behind the last one are dropped.
 
-    One item a cycle, a cycle after its beat.
+    A beat is held while its items go, two cycles for each at most: `beats.ready` is a register.
 
     Members
     -------
@@ -52,18 +52,22 @@ class RowReader(Component):
         m = Module()
         number = Signal.like(self.last)
         padding, take = Signal(), Signal()
+        beat, full = data_register(BEAT_BITS, "beat"), Signal()
         half, row_end = number[0], number == (self.last | self._padding)
         item = data_output(m, self.items.payload, "item")
         m.d.comb += [
-            take.eq(self.beats.valid & (~self.items.valid | self.items.ready)),
-            self.beats.ready.eq(take & half),
-            self.between.eq((number == 0) & ~self.items.valid),
+            take.eq(full & (~self.items.valid | self.items.ready)),
+            self.beats.ready.eq(~full),
+            self.between.eq((number == 0) & ~full & ~self.items.valid),
         ]
+        with m.If(~full):
+            m.d.sync += [beat.eq(self.beats.payload), full.eq(self.beats.valid)]
         with m.If(self.items.ready):
             m.d.sync += self.items.valid.eq(0)
         with m.If(take):
             m.d.sync += [
-                item.data.eq(self.beats.payload.word_select(half, ITEM_BITS)),
+                full.eq(~half),
+                item.data.eq(beat.word_select(half, ITEM_BITS)),
                 item.last.eq(number == self.last),
                 self.items.valid.eq(~padding),
                 number.eq(number + 1),

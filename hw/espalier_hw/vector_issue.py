@@ -89,7 +89,7 @@ class VectorIssue(wiring.Component):
         m.d.comb += [
             may.eq(
                 (self.room | (command.store == isa.Store.NONE))
-                & (~reduces(command) | self._reducer_free(m, first))
+                & (~reduces(command) | self._reducer_free(m, first, joins))
                 & ((command.scale != isa.Scale.SCALAR) | self._written(m))
             ),
             goes.eq(busy & (second | may)),
@@ -146,8 +146,9 @@ class VectorIssue(wiring.Component):
         m.d.comb += self.reducing.eq(Cat(to_come).any())
         return ~Mux(upper, to_come[1], to_come[0])
 
-    def _reducer_free(self, m: Module, first: Value) -> Value:
-        """Whether the next chunk may be one to be reduced."""
+    def _reducer_free(self, m: Module, first: Value, joins: Value) -> Value:
+        """Whether the next chunk may be one to be reduced; one of two planes is taken a cycle
+        later."""
         between, taken = pace(self._config), Signal(name="takes_reduced")
         wait, places = Signal(range(between + Reducer.GAP)), Signal(2, init=REDUCTIONS)
         m.d.comb += taken.eq(self.taken & reduces(self.command))
@@ -156,7 +157,7 @@ class VectorIssue(wiring.Component):
         with m.Elif(wait != 0):
             m.d.sync += wait.eq(wait - 1)
         m.d.sync += places.eq(places + self.reduction_taken - (taken & first))
-        return (wait == 0) & (~first | (places != 0))
+        return ((wait == 0) | (joins & (wait == 1))) & (~first | (places != 0))
 
     def _advance_columns(self, m: Module) -> None:
         """V/G groups on: at most once around the arrays."""

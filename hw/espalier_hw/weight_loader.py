@@ -65,7 +65,9 @@ class WeightLoader(Component):
             expander.beats.payload.eq(self.beats.payload),
             unpacker.beats.valid.eq(self.beats.valid),  # takes none but those of its plans
             expander.beats.valid.eq(self.beats.valid & expander.commands.valid),
-            self.beats.ready.eq(unpacker.beats.ready | expander.beats.ready),
+            self.beats.ready.eq(
+                unpacker.beats.ready | (expander.beats.ready & expander.commands.valid)
+            ),
             self.completed.eq(unpacker.completed | expanded),
         ]
         self._request(m, queue.output, plans.input, expander, unpacker.idle)

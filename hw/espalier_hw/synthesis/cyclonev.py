@@ -31,7 +31,7 @@ LIMITS = {"alms": 0.85, "m10k": 0.90, "dsp": 1.0}
 """Shares of the chip that a design may take by this estimate."""
 BLOCK_MEMORIES = (
     "engine.array",
-    "loader.buffer",
+    "loader.weight_buffer",
     "sequencer.fetch",
     "store.buffer",
     "vector.parameter_memory",

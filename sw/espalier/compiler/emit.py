@@ -32,6 +32,8 @@ from .hazards import SCALARS, Access, Range, Step, Waits
 
 ZERO_REGISTER = isa.REGISTERS - 1
 """Holds 0: the base of addresses into the image."""
+ADDRESS_BITS = 32
+"""Registers, and sums with them, wrap at so many bits."""
 MOST_CHUNKS = 511
 """Chunks of one VECTOR."""
 
@@ -103,7 +105,8 @@ class Assembly:
         increment: int = 0,
         section: str = "",
     ) -> None:
-        """LOAD from a buffer; `section` names what of it the program itself writes."""
+        """LOAD from a buffer, also from before the register's address; `section` names what of it
+        the program itself writes."""
         reads = ((section, 0, 1),) if section else ()
         self._load(memory, address, count, register, offset, increment, reads, in_image=False)
 
@@ -128,7 +131,7 @@ class Assembly:
             "address": address,
             "count": count,
             "register": register,
-            "offset": offset,
+            "offset": offset % (1 << ADDRESS_BITS),
             "increment": increment,
         }
         self._append(Opcode.LOAD, fields, (access,), in_image)

@@ -9,15 +9,17 @@ array. The constants are latencies of the RTL, held to its counters by a test.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..spec import expansion, isa
-from ..spec.config import BEAT_BYTES, SCALARS, Config
-from ..spec.isa import Expand, Instruction, Mode, Opcode, Scale, Source, Store, Sums
-from ..spec.memory import Memory
+from ..spec import isa
+from ..spec.config import SCALARS, Config
+from ..spec.isa import Instruction, Mode, Opcode, Scale, Source, Store, Sums
+from .latencies import Latencies
+from .loads import Loads, channel
 from .trace import Step
 
 REDUCED_LANES = 8
@@ -28,46 +30,6 @@ REDUCTIONS = 2
 """Reductions between their first chunk and the start of their scalar, at most."""
 STORE_CHUNKS = 33
 """Chunks that the vector unit can put out before the bus has taken any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latencies:
-    """Cycles of the RTL that do not depend on sizes."""
-
-    start: int = 6
-    """START to the first issue."""
-    issue: int = 2
-    """From one issue to the next."""
-    jump: int = 1
-    """More after a taken END."""
-    engine_first_word: int = 10
-    """Issue of a PRODUCT to its first word in an idle array."""
-    engine_done: int = 2
-    """Last word to completion."""
-    vector: int = 33
-    """Issue of a VECTOR to completion of a single chunk."""
-    load: int = 8
-    """Issue of a LOAD to its first burst."""
-    load_done: int = 9
-    """Last beat to completion."""
-    load_items: int = 1
-    """More from the last beat to completion for memories that are written item by item."""
-    store: int = 8
-    """Last chunk to the last burst's answer, memory latency aside."""
-    reduction: int = 36
-    """Last chunk of a reducing VECTOR to the start of its scalar, V/8 cycles aside."""
-    port: int = 32
-    """What a LOAD comes later while weights stream in."""
-    memory: int = 20
-    """DDR latency from a burst's address to its first beat (the simulated memory's default)."""
-
-    def scalar(self, kind: Sums, gain: int) -> int:
-        """Cycles from one scalar's start to the next one's: a bit of root or quotient each."""
-        if kind is Sums.MAXIMUM:
-            return 3 + gain
-        if kind is Sums.MASS:
-            return 46 + gain
-        return 112 + 2 * gain
 
 
 @dataclass
@@ -81,6 +43,10 @@ class Timeline:
     write_beats: int = 0
     issued: list[int] = field(default_factory=list)
     """Issue cycle of every step, in order."""
+
+
+KEPT = 4
+"""Instructions of a unit whose ends are remembered: waits and queues look back no further."""
 
 
 def simulate(config: Config, steps: Iterable[Step], latencies: Latencies | None = None) -> Timeline:
@@ -97,21 +63,21 @@ class _Clock:
     def __init__(self, config: Config, latencies: Latencies):
         self.config, self.latencies = config, latencies
         self.now = latencies.start
-        self.done: dict[str, list[int]] = {unit: [] for unit in isa.UNITS}
+        self.done: dict[str, deque[float]] = {unit: deque(maxlen=KEPT) for unit in isa.UNITS}
+        """When the last instructions of every unit have completed."""
+        self.loads = Loads(config, self.latencies, self.done)
         self.arrays = np.zeros(config.arrays)
         """When each array is free for the next product's words."""
-        self.free = dict.fromkeys(("load", "weights", "vector", "store", "scalar"), 0.0)
+        self.free = dict.fromkeys(("vector", "store", "scalar"), 0.0)
         self.written = [0.0, 0.0]
         """When the last scalars of both halves are written."""
-        self.taken: list[float] = []
+        self.taken: deque[float] = deque(maxlen=KEPT)
         """When VECTORs have made room in the unit's queue: their last chunk is taken in."""
         self.reductions: list[float] = []
         """When the last reductions' scalars began."""
         self.drains: list[tuple[float, float, float]] = []
         """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
         self.products: list[tuple[float, float]] = []
-        self.stream = 0.0
-        """When the last LOAD of weights began to arrive."""
         self.result = Timeline()
 
     def execute(self, step: Step) -> None:
@@ -124,10 +90,9 @@ class _Clock:
             self._product(at, i, step.work)
         elif i.opcode is Opcode.VECTOR:
             self._vector(at, i, *(int(n) for n in step.work))
-        elif i.opcode is Opcode.LOAD:
-            self._load(at, i, int(step.work))
-        elif i.opcode is Opcode.EXPAND:
-            self._expand(at, i, int(step.work))
+        elif i.opcode in (Opcode.LOAD, Opcode.EXPAND):
+            self.loads.take(at, i, int(step.work))
+            self.result.read_beats += int(step.work)
         elif i.opcode is Opcode.END:
             self.now += self.latencies.jump
 
@@ -185,6 +150,7 @@ class _Clock:
         if drained:
             self._steal(start, taken, self._operations(i, chunks))
         self.free["vector"] = end
+        self.loads.chunks_pass(start, end, chunks)
         self.taken.append(end + 1)
         self.done["vector"].append(end + t.vector)
         if reduces:
@@ -217,49 +183,8 @@ class _Clock:
         late = np.minimum(operations, np.maximum(self.arrays - first, 0))
         self.arrays += late
         done = self.done["engine"]
-        done[:] = [end + min(operations, max(end - first, 0)) for end in done]
-
-    def _load(self, at: float, i: Instruction, beats: int) -> None:
-        t, (unit,) = self.latencies, _units(i)
-        items = i["memory"] not in (Memory.WEIGHTS, Memory.PROGRAM)
-        cycles = max(i["count"], beats) if items else beats
-        if i["memory"] == Memory.DESCRIPTORS:
-            cycles = 2 * beats
-        start = max(at + t.load + t.memory, self.free[unit])
-        if unit == "load":
-            start += self._share(at + t.load, start, beats)
-        self.free[unit] = start + cycles
-        self.done[unit].append(start + cycles + t.load_done + items * t.load_items)
-        self.result.read_beats += beats
-        if unit == "weights":
-            self.stream = start
-
-    def _share(self, asked: float, start: float, beats: int) -> float:
-        """A LOAD beside one of weights comes behind the beats already asked for, and holds the
-        weights up; returns its own delay."""
-        end = self.free["weights"]
-        if not self.stream - self.latencies.memory < start < end:
-            return 0
-        self.free["weights"] += beats
-        self.done["weights"][-1] += beats
-        return min(end - asked, self.latencies.port)
-
-    def _expand(self, at: float, i: Instruction, beats: int) -> None:
-        """A quad of keys, or a plane of an item of values, is written a cycle."""
-        c, t = self.config, self.latencies
-        tokens = beats * BEAT_BYTES // expansion.row_bytes(i.fields, c)
-        items = i["heads"] * i["groups"]
-        if i["kind"] == Expand.ROWS:
-            rows = expansion.height(i.fields, c, tokens) * c.lanes
-            cycles = rows // 4 * items * c.group * 2
-        else:
-            height = expansion.height(i.fields, c, tokens)
-            per_head = -(-height * c.lanes // c.group)
-            cycles = tokens * i["heads"] * per_head * 2
-        end = max(at + t.load + t.memory, self.free["weights"]) + max(cycles, beats)
-        self.free["weights"] = end
-        self.done["weights"].append(end + t.load_done)
-        self.result.read_beats += beats
+        for n, end in enumerate(done):
+            done[n] = end + min(operations, max(end - first, 0))
 
     def finish(self) -> Timeline:
         r = self.result
@@ -274,10 +199,8 @@ def _half(scalar: int) -> int:
 
 
 def _units(i: Instruction) -> tuple[str, ...]:
-    if i.opcode is Opcode.LOAD:
-        return ("weights" if i["memory"] == Memory.WEIGHTS else "load",)
-    if i.opcode is Opcode.EXPAND:
-        return ("weights",)
+    if i.opcode in (Opcode.LOAD, Opcode.EXPAND):
+        return (channel(i),)
     if i.opcode is Opcode.PRODUCT:
         return ("engine",)
     if i.opcode is Opcode.VECTOR:

@@ -42,7 +42,7 @@ class Register(IntEnum):
     """T mod 2."""
 
 
-AHEAD = 2
+AHEAD = 4
 """Rows on either side of a buffer's own."""
 
 

@@ -13,6 +13,7 @@ It begins with the scores of query 0; what it does for queries -1, T and T + 1 i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ class AttentionPass:
         layout = self.layout
         return layout.buffers * layout.product_groups + buffer * layout.context_groups
 
-    def write(self, assembly: Assembly, following: list[Piece]) -> None:
+    def write(self, assembly: Assembly, following: Sequence[Piece]) -> None:
         """The whole attention. `following` are the pieces of the pass behind it."""
         layout = self.layout
         load_pieces(assembly, self.pieces(0))
@@ -100,58 +101,76 @@ class AttentionPass:
         if layout.buffers == 1:
             load_pieces(assembly, following, early=True)
             with assembly.loop(count=layout.groups):
-                self._expand(assembly, 0)
-                self._group(assembly, 0)
+                self._group(assembly, 0, expanded=False)
         else:
             self._alternate(assembly, following)
         rest = layout.token_bytes * layout.most_tokens - layout.groups * layout.row_bytes
         assembly.set(int(Register.CACHE), rest, int(Register.CACHE))
         assembly.set(int(Register.RECORD), -layout.groups * layout.row_bytes, int(Register.RECORD))
 
-    def _alternate(self, assembly: Assembly, following: list[Piece]) -> None:
-        """All groups of heads, in one buffer and the other by turns."""
-        self._expand(assembly, 0)
-        load_pieces(assembly, following, early=True)
-        pairs = (self.layout.groups - 1) // 2
+    def _alternate(self, assembly: Assembly, following: Sequence[Piece]) -> None:
+        """All groups of heads, in one buffer and the other by turns. What the next pass loads early
+        comes when nothing more is expanded."""
+        groups = self.layout.groups
+        self._group(assembly, 0, later=1, expanded=False)
+        pairs = (groups - 2) // 2
         if pairs:
             with assembly.loop(count=pairs):
-                for buffer in (0, 1):
-                    self._group(assembly, buffer, following=1 - buffer)
-        if self.layout.groups % 2 == 0:
-            self._group(assembly, 0, following=1)
-        self._group(assembly, (self.layout.groups - 1) % 2)
+                for buffer in (1, 0):
+                    self._group(assembly, buffer, later=1 - buffer)
+        if groups % 2:
+            self._group(assembly, 1, later=0)
+        self._group(assembly, (groups - 1) % 2, following=following)
 
-    def _expand(self, assembly: Assembly, buffer: int) -> None:
-        """Keys and values of the next group of heads become weights."""
+    def _expand(self, assembly: Assembly, buffer: int, kind: Expand) -> None:
+        """Keys (ROWS) or values of the next group of heads become weights. The values' EXPAND comes
+        last and moves on to the group behind."""
         layout, cache = self.layout, int(Register.CACHE)
-        first = buffer * layout.words
+        fields = layout.expand(kind)
+        first = buffer * layout.words + fields["address"]
         split = layout.expand(Expand.COLUMNS)["address"]
-        for kind, words, offset in (
-            (Expand.ROWS, (first, first + split), 0),
-            (Expand.COLUMNS, (first + split, first + layout.words), layout.token_bytes // 2),
-        ):
-            assembly.expand(
-                words,
-                register=cache,
-                tokens=int(Register.SEEN),
-                section="cache",
-                offset=offset,
-                **{**layout.expand(kind), "address": words[0]},
-            )
-        assembly.set(cache, layout.row_bytes, cache)
+        keys = kind == Expand.ROWS
+        assembly.expand(
+            (first, first + (split if keys else layout.words - split)),
+            register=cache,
+            tokens=int(Register.SEEN),
+            section="cache",
+            offset=0 if keys else layout.token_bytes // 2,
+            **{**fields, "address": first},
+        )
+        if not keys:
+            assembly.set(cache, layout.row_bytes, cache)
 
-    def _group(self, assembly: Assembly, buffer: int, following: int | None = None) -> None:
-        """All queries of one group of heads. `following` is the next group's buffer."""
+    def _group(
+        self,
+        assembly: Assembly,
+        buffer: int,
+        *,
+        later: int | None = None,
+        following: Sequence[Piece] = (),
+        expanded: bool = True,
+    ) -> None:
+        """All queries of one group of heads.
+
+        later: the next group's buffer, if it is to be expanded beside the loop. following: what the
+        next pass loads early. expanded: this group is expanded already.
+        """
         stride, seen = self.context.stride, int(Register.SEEN)
+        if not expanded:
+            self._expand(assembly, buffer, Expand.ROWS)
         self._clear(assembly)
         assembly.set(CURSOR, 0, int(Register.RECORD))
         assembly.set(PLACE, 0, int(Register.VISIBLE) if self.operation.causal else seen)
         self._load(assembly, 0)
         self._scores(assembly, buffer)
+        if not expanded:
+            self._expand(assembly, buffer, Expand.COLUMNS)
         self._drain(assembly)
         self._load(assembly, stride)
-        if following is not None:
-            self._expand(assembly, following)
+        if later is not None:
+            self._expand(assembly, later, Expand.ROWS)
+            self._expand(assembly, later, Expand.COLUMNS)
+        load_pieces(assembly, following, early=True)
         with assembly.loop(register=int(Register.TOKENS)):
             self._scores(assembly, buffer)
             self._store(assembly)

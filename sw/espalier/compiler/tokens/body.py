@@ -14,13 +14,14 @@ from ...spec.memory import Memory
 from ...spec.tokens import Register
 from ...tokens.graph import Add, Input, LayerNorm, Linear, Relu, Rescale, Table, Tensor
 from ..emit import Assembly
+from .chains import Chain
 from .context import Context, Use
 from .order import LOAD_LATENCY, SCALAR_LATENCY, VECTOR_LATENCY, Item
 from .placement import stored_bytes
 from .products import RowBlock
 from .registers import CURSOR, SPARE
 from .targets import Target, Targets
-from .tokenpass import Chain, TokenPass
+from .tokenpass import TokenPass
 
 
 @dataclass(eq=False)

@@ -47,29 +47,39 @@ def must_follow(later: Item, earlier: Item) -> bool:
     return False
 
 
-def schedule(items: list[Item], running: Item | None = None) -> list[Item]:
+@dataclass
+class Order:
+    """Items in the order of issue; `left` are those still under way when the last one has issued,
+    with the cycles that each needs from then on, and `free` the same of the units."""
+
+    items: list[Item]
+    left: list[tuple[Item, float]]
+    free: dict[str, float]
+
+
+def schedule(items: list[Item], before: Order | None = None) -> Order:
     """The items in an order that keeps every dependency.
 
     An item may issue when all that it depends on has completed; the next one is that which may
-    issue first, products before all others. `running` is the product that the engine still works
-    on.
+    issue first, products before all others. `before` is what has been issued before them.
     """
-    before = [{i for i in range(j) if must_follow(item, items[i])} for j, item in enumerate(items)]
-    busy = 0 if running is None else running.busy
-    earliest = [
-        busy + running.latency if running is not None and must_follow(item, running) else 0
-        for item in items
-    ]
-    finished: dict[int, int] = {}
-    free = {"engine": busy}
+    depends = [{i for i in range(j) if must_follow(item, items[i])} for j, item in enumerate(items)]
+    earliest = [0.0] * len(items)
+    free: dict[str, float] = {}
+    if before is not None:
+        free = dict(before.free)
+        for j, item in enumerate(items):
+            late = (time for other, time in before.left if must_follow(item, other))
+            earliest[j] = max(late, default=0.0)
+    finished: dict[int, float] = {}
     result: list[Item] = []
-    now = 0
+    now = 0.0
     waiting = list(range(len(items)))
     while waiting:
         times = {
-            j: max([earliest[j], *(finished[i] for i in before[j])])
+            j: max([earliest[j], *(finished[i] for i in depends[j])])
             for j in waiting
-            if before[j] <= finished.keys()
+            if depends[j] <= finished.keys()
         }
         chosen = min(times, key=lambda j: (max(times[j], now), items[j].unit != "engine", j))
         item = items[chosen]
@@ -78,4 +88,5 @@ def schedule(items: list[Item], running: Item | None = None) -> list[Item]:
         finished[chosen] = free[item.unit] + item.latency
         waiting.remove(chosen)
         result.append(item)
-    return result
+    left = [(items[i], end - now) for i, end in finished.items() if end > now]
+    return Order(result, left, {unit: end - now for unit, end in free.items() if end > now})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,8 @@ from ..emit import Assembly
 from .body import Body
 from .context import Context, Use
 from .order import Item, schedule
-from .registers import CURSOR, IMAGE, PLACE, TILE
+from .pipeline import Pipeline, pipeline
+from .registers import CURSOR, IMAGE, PLACE, SPARE, TILE
 from .tokenpass import TokenPass
 
 
@@ -30,7 +32,7 @@ class Piece:
     early: bool = False
 
 
-def load_pieces(assembly: Assembly, pieces: list[Piece], *, early: bool = False) -> None:
+def load_pieces(assembly: Assembly, pieces: Sequence[Piece], *, early: bool = False) -> None:
     """Load a pass's pieces, which lie one after the other where the image register points, and move
     that behind them; or (`early`) the early ones only, and move nothing."""
     size = sum(len(piece.data) for piece in pieces)
@@ -115,19 +117,39 @@ def _write_tile(plan: TokenPass, assembly: Assembly, following: list[Piece]) -> 
     body = Body(plan, assembly)
     first = body.loads(0, 0)
     if not plan.paired:
-        _write_single(body, assembly, schedule([*first, *body.token(0, 0)[len(first) :]]))
+        _write_single(body, assembly, schedule([*first, *body.token(0, 0)[len(first) :]]).items)
         return
-    loop, rest = _pair(body)
     odd = body.token(0, 0)[len(first) :]
+    loop = _pipeline(plan, body)
     _set_cursors(body, assembly)
     _append(assembly, first)
     with assembly.loop(register=int(Register.PAIRS)):
-        _append(assembly, loop)
+        _append(assembly, loop.body)
         for register, stride in body.strides.items():
             assembly.set(register, 2 * stride, register)
-    _append(assembly, rest)
+    for rest in loop.finish():
+        _append(assembly, rest)
     with assembly.loop(register=int(Register.ODD)):
-        _append(assembly, schedule(odd))
+        _append(assembly, schedule(odd).items)
+
+
+def _pipeline(plan: TokenPass, body: Body) -> Pipeline:
+    """The loop of pairs; searched for once, the program is written more than once."""
+
+    def pair(back: int) -> list[Item]:
+        return [*body.token(0, back), *body.token(1, 1 + back)]
+
+    if plan.order is None:
+        plan.order = pipeline(pair, plan.context.config, fixed=_fixed).order
+    return Pipeline(pair, plan.order)
+
+
+def _fixed(item: Item) -> bool:
+    """Whether an item reads or stores anywhere but in the record, which has rows before the first
+    token's."""
+    registers = {node.fields.get("register", CURSOR) for node in item.nodes}
+    registers |= {node.fields["source"] for node in item.nodes if node.fields.get("use_source")}
+    return not registers <= {CURSOR, SPARE}
 
 
 def _write_single(body: Body, assembly: Assembly, items: list[Item]) -> None:
@@ -142,27 +164,6 @@ def _set_cursors(body: Body, assembly: Assembly) -> None:
     assembly.set(CURSOR, 0, int(Register.RECORD))
     if PLACE in body.strides:
         assembly.set(PLACE, 0, TILE if body.token_pass.tiles > 1 else int(Register.ROW))
-
-
-def _pair(body: Body) -> tuple[list[Item], list[Item]]:
-    """A loop body of two tokens, and what is left to do behind the loop.
-
-    What follows the last product of a pair is put off to the next pair, where it runs beside
-    products. So the first pair finishes two tokens that never were, in the rows before the record's
-    first one; nothing may be put off that is stored anywhere else.
-    """
-    items = [*body.token(0, 0), *body.token(1, 1)]
-    order = schedule(items)
-    last = max((i for i, item in enumerate(order) if item.unit == "engine"), default=-1)
-    late = {items.index(item) for item in order[last + 1 :]}
-    if last < 0:
-        return order, []
-    if not late or not set(body.strides) <= {CURSOR}:
-        return schedule(items, order[last]), []
-    before = [*body.token(0, -2), *body.token(1, -1)]
-    rest = [before[items.index(item)] for item in order[last + 1 :]]
-    early = [item for i, item in enumerate(items) if i not in late]
-    return schedule([*rest, *early], order[last]), rest
 
 
 def _append(assembly: Assembly, items: list[Item]) -> None:

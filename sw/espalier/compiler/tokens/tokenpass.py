@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +11,9 @@ from ...parameters import Rows
 from ...spec.config import SLOTS
 from ...tokens.evaluate import entries
 from ...tokens.graph import (
-    Add,
     Input,
     LayerNorm,
     Linear,
-    Relu,
     Rescale,
     Table,
     Tensor,
@@ -24,34 +21,14 @@ from ...tokens.graph import (
 from ..allocate import Parameters, constant_rows
 from ..products import SlotRing
 from .blocks import Block, inputs
+from .chains import Chain, fuse
 from .context import Context, Use
-from .products import PassData, RowBlock, block_rows, pack_rows, placed
+from .products import PassData, block_rows, pack_rows, placed
 
 Range = tuple[int, int]
 """First and end of addresses in the weight memory."""
 SLOT_SHARE = SLOTS // 2
 """Blocks of rows take at least so many slots, so that they alternate between equal shares."""
-
-
-@dataclass(eq=False)
-class Chain:
-    """Operations that one VECTOR computes for every block of rows: the head, then what is fused
-    behind it."""
-
-    indices: list[int]
-    operations: list[Any]
-    blocks: list[RowBlock] = field(default_factory=list)
-    parameters: list[list[Parameters]] | None = None
-    norm: int | None = None
-    """The LayerNorm whose moments this chain's VECTOR takes on the way."""
-
-    @property
-    def head(self) -> Any:
-        return self.operations[0]
-
-    @property
-    def output(self) -> Tensor:
-        return self.operations[-1].output
 
 
 @dataclass(eq=False)
@@ -72,6 +49,8 @@ class TokenPass:
     """Two tokens a loop body, with loads ahead; otherwise one, in the least instructions."""
     final: Tensor | None = None
     """The tensor that goes to the output rows."""
+    order: list[tuple[int, int]] | None = None
+    """The loop of pairs (`pipeline.Pipeline.order`), once it is found."""
     early: list[Range] = field(default_factory=list)
     """Addresses of weights that are loaded while the pass before runs."""
     late: list[Range] = field(default_factory=list)
@@ -125,69 +104,12 @@ class TokenPass:
         """What the weights take of their memory."""
         return self.data.base, self.data.base + self.data.size * bool(self.data.blocks)
 
-    # Fusing
-
-    def fuse(self) -> None:
-        """Cut the operations into chains."""
-        order = self._hoisted()
-        taken: set[int] = set()
-        for i in order:
-            if i in taken:
-                continue
-            chain = Chain([i], [self.block.template[i]])
-            taken.add(i)
-            if isinstance(chain.head, Linear) and self.tiles == 1:
-                self._extend(chain, order, taken)
-            elif isinstance(chain.head, Linear):
-                self._extend(chain, order, taken, adding=False)
-            self.chains.append(chain)
-
-    def _hoisted(self) -> list[int]:
-        """Changes of scale first, as early as their inputs are there."""
-        made, early, rest = self.made, [], []
-        for i in self.indices:
-            operation = self.block.template[i]
-            free = isinstance(operation, Rescale) and not set(inputs(operation)) & made
-            (early if free else rest).append(i)
-        return early + rest
-
-    def _extend(self, chain: Chain, order: list[int], taken: set[int], adding: bool = True) -> None:
-        """Fuse an addition and a function behind a linear layer, where nobody else reads what is
-        between."""
-        while (i := self._only_reader(chain.output)) is not None:
-            operation = self.block.template[i]
-            kinds = [type(one) for one in chain.operations]
-            if isinstance(operation, Add) and adding and kinds == [Linear]:
-                other = operation.b if operation.a is chain.output else operation.a
-                if operation.a is operation.b or not self._before(other, chain.indices[0], order):
-                    return
-            elif not isinstance(operation, Table | Relu) or kinds[-1] in (Table, Relu):
-                return
-            chain.indices.append(i)
-            chain.operations.append(operation)
-            taken.add(i)
-
-    def _only_reader(self, tensor: Tensor) -> int | None:
-        readers = self.context.read_by(tensor)
-        if len(readers) != 1 or tensor is self.final:
-            return None
-        reader = readers[0]
-        here = reader.block == self.number and reader.index in self.indices and not reader.later
-        return reader.index if here and reader.use is Use.VALUES else None
-
-    def _before(self, tensor: Tensor, index: int, order: list[int]) -> bool:
-        """Whether the tensor is there when operation `index` of the order is reached."""
-        if tensor not in self.made:
-            return True
-        position = {self.block.template[i].output: p for p, i in enumerate(order)}
-        return position[tensor] < order.index(index)
-
     # Data
 
     def prepare(self) -> None:
         """Pack weights, make parameters, constants and tables. Raises CapacityError when the pass
         does not fit the configuration."""
-        self.fuse()
+        self.chains = fuse(self)
         ring = SlotRing()
         for chain in self.chains:
             layers = [[layer[i] for i in chain.indices] for layer in self.block.layers]
