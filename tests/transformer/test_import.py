@@ -266,6 +266,34 @@ def test_wrong_arguments() -> None:
         import_tokens(tiny.bert(), (), left)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"attention_mask": torch.ones(3, 8).long()}, r"for every token, \[3, 9\] for input_ids"),
+        ({"attention_mask": torch.ones(2, 9).long()}, r"not \[2, 9\]"),
+        ({"attention_mask": torch.ones(9).long()}, r"not \[9\]"),
+        ({"attention_mask": torch.ones(3, 1, 9, 9)}, r"must be \[batch, tokens\] or \[tokens\]"),
+        ({"input_ids": torch.full((3, 9), 100)}, "fails on the example.*index out of range"),
+        ({"input_ids": torch.zeros(2, 41, dtype=torch.long)}, "fails on the example.*lengths"),
+    ],
+)
+def test_examples_that_the_model_does_not_take(inputs: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        import_tokens(tiny.bert(), (), {"input_ids": tiny.ids(3, 9), **inputs})
+
+
+def test_masks_of_floats_of_either_order() -> None:
+    x, mask = torch.randn(3, 9, 32), torch.zeros(3, 9, dtype=torch.bool)
+    for batch_first, given in ((True, x), (False, x.transpose(0, 1))):
+        model = tiny.encoder(batch_first=batch_first)
+        assert import_tokens(model, given, {"src_key_padding_mask": mask}).mask is not None
+        with pytest.raises(InputError, match="for every token|fails on the example"):
+            import_tokens(model, given, {"src_key_padding_mask": mask[:, :7]})
+    square = torch.ones(8, 8, dtype=torch.bool).triu(1)
+    with pytest.raises(InputError, match="fails on the example"):
+        import_tokens(tiny.encoder(), x, {"mask": square})
+
+
 def test_what_was_misread_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compute = importer.compute
     monkeypatch.setattr(

@@ -137,7 +137,10 @@ def embed(host: HostInput, sample: Mapping[str, np.ndarray], first: int = 0) -> 
     InputError for indices out of range."""
     tokens = len(next(iter(sample.values())))
     if tokens == 0 or (host.most_tokens and first + tokens > host.most_tokens):
-        raise InputError(f"a sample must have 1..{host.most_tokens} tokens, not {first + tokens}")
+        raise InputError(
+            f"a sample must have 1..{host.most_tokens} tokens, not {first + tokens}: so many "
+            "positions has the model, or memory the program (max_length)"
+        )
     total = np.zeros((tokens, host.width), np.float32)
     if host.given is not None:
         total = total + np.asarray(sample[host.given], np.float32)

@@ -56,6 +56,7 @@ def import_tokens(
     if model.training:
         raise UnsupportedModelError("the model is in training mode; call model.eval() first")
     arguments = bind(model, args, kwargs)
+    _check_example(model, arguments)
     refused: list[UnsupportedModelError] = []
     for inputs in describe(arguments):
         try:
@@ -63,6 +64,19 @@ def import_tokens(
         except UnsupportedModelError as error:
             refused.append(error)
     raise refused[0]
+
+
+def _check_example(model: nn.Module, arguments: dict[str, Any]) -> None:
+    """Raise InputError for an example that the model itself does not take."""
+    shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in arguments.items() if hasattr(v, "shape"))
+    try:
+        with torch.no_grad():
+            model(**arguments)
+    except (IndexError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the model itself fails on the example ({type(error).__name__}: {error}); look at "
+            f"indices, lengths and the shapes of masks: {shapes}"
+        ) from None
 
 
 def bind(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

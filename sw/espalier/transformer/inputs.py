@@ -112,7 +112,21 @@ def _describe(
         raise InputError("one input must be ids or floats of tokens")
     if len(inputs.masks) > 1:
         raise InputError(f"only one padding mask is supported, not {', '.join(inputs.masks)}")
+    for name in inputs.masks:
+        _check_mask(name, tensors[name], next(iter({**inputs.integers, **inputs.floats}.items())))
     return inputs
+
+
+def _check_mask(name: str, mask: Tensor, tokens: tuple[str, Tensor]) -> None:
+    """A mask has a place for every token of every sample."""
+    other, tensor = tokens
+    sizes = list(tensor.shape[: 2 if tensor.dim() == 3 or not tensor.is_floating_point() else 1])
+    turned = sizes[::-1] if tensor.is_floating_point() else sizes
+    if list(mask.shape) not in (sizes, turned):
+        raise InputError(
+            f"{name} must have a place for every token, {turned} for {other} {list(tensor.shape)}, "
+            f"not {list(mask.shape)}"
+        )
 
 
 def _is_square(name: str, mask: Tensor) -> bool:
