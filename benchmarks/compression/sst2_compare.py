@@ -167,5 +167,8 @@ def _series(setting: Setting) -> str | None:
     if setting.density == 1 or setting.seed or words:
         return None
     bits = "" if setting.weight_bits == 32 else f", W{setting.weight_bits}"
-    after = ", retrained" if setting.steps else ""
-    return f"{setting.method}, {setting.pattern}{bits}{after}"
+    further = setting.method == "further"
+    method = "sparsegpt" if further else setting.method  # what it goes on from
+    after = ", retrained" if setting.steps or further else ""
+    after += " with rounding" if setting.steps and further else ""
+    return f"{method}, {setting.pattern}{bits}{after}"
