@@ -72,7 +72,7 @@ def _check_example(model: nn.Module, arguments: dict[str, Any]) -> None:
     try:
         with torch.no_grad():
             model(**arguments)
-    except (IndexError, RuntimeError, ValueError, TypeError) as error:
+    except (IndexError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise InputError(
             f"the model itself fails on the example ({type(error).__name__}: {error}); look at "
             f"indices, lengths and the shapes of masks: {shapes}"
