@@ -18,6 +18,8 @@ from .weights import WeightBank, bank_depths, part_of, quad_writes
 
 LANES_PER_REGISTER = 16
 """Lanes that share one register of the broadcast column input: wider nets limit the clock."""
+DSP_LANES = 6
+"""Lanes of every array that multiply in DSP blocks, three in one: the vector unit leaves some."""
 ENTRY_LATENCY = 2
 """Cycles from a weight address to the entry at the lane: block RAM, then a register."""
 OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
@@ -77,7 +79,7 @@ class ColumnArray(wiring.Component):
         x, clear = self._broadcast(m, feeder), self._clear(m)
         lanes = []
         for i, (digit, slot) in enumerate(self._entries(m, feeder.address)):
-            m.submodules[f"lane_{i}"] = lane = Lane()
+            m.submodules[f"lane_{i}"] = lane = Lane(multiplier=i < DSP_LANES)
             m.d.comb += [
                 lane.digit.eq(digit),
                 lane.slot.eq(slot),

@@ -47,9 +47,14 @@ class Lane(wiring.Component):
 
     Bound: accumulators wrap at 20 bits; the compiler proves that final values fit. x is in [-127,
     127], so that |digit·x| <= 1016 fits 11 bits.
+
+    Parameters
+    ----------
+    multiplier: multiply in a DSP block instead of LUTs, in as many cycles.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, multiplier: bool = False) -> None:
+        self._multiplier = multiplier
         super().__init__({
             "digit": In(signed(_DIGIT.width)),
             "slot": In(_SLOT.width),
@@ -69,6 +74,11 @@ class Lane(wiring.Component):
 
     def _multiply(self, m: Module) -> tuple[Value, Value]:
         """digit·x = product + carry, two cycles after the entry."""
+        if self._multiplier:
+            digit, x = (Signal.like(one, reset_less=True) for one in (self.digit, self.x))
+            product = Signal(signed(len(digit) + len(x)), reset_less=True)
+            m.d.sync += [digit.eq(self.digit), x.eq(self.x), product.eq(digit * x)]
+            return product, Const(0)
         wide = COLUMN_BITS + 1
         low, high, top = (Signal(wide, name=n, reset_less=True) for n in ("low", "high", "top"))
         bottom = Signal(2, reset_less=True)

@@ -29,13 +29,18 @@ def meaning(entries: list[tuple[int, int, int, int]]) -> list[int]:
     return drained
 
 
-def run(entries: list[tuple[int, int, int, int]], platform: object = None) -> list[int]:
+def run(
+    entries: list[tuple[int, int, int, int]],
+    platform: object = None,
+    *,
+    multiplier: bool = False,
+) -> list[int]:
     """What the lane drains when it is fed (digit, slot, x, clear) a cycle.
 
     But on an ECP5 a word reads as rubbish in the cycle after it was written, when an MLAB promises
     nothing.
     """
-    lane, drained = Lane(), []
+    lane, drained = Lane(multiplier=multiplier), []
     simulator = Simulator(Fragment.get(lane, platform))
     simulator.add_clock(1e-6)
     words = lane.accumulators.data
@@ -69,17 +74,19 @@ def drain_all() -> list[tuple[int, int, int, int]]:
     return [(0, slot, 0, 1) for slot in range(SLOTS)]
 
 
-def test_every_digit_times_every_input():
+@pytest.mark.parametrize("multiplier", [False, True])
+def test_every_digit_times_every_input(multiplier):
     pairs = [(digit, x) for digit in range(-8, 8) for x in range(-127, 128)]
     entries = []
     for digit, x in pairs:
         entries += [(digit, 5, x, 0), (0, 5, 0, 1)]
-    assert run(entries)[1::2] == [digit * x for digit, x in pairs]
+    assert run(entries, multiplier=multiplier)[1::2] == [digit * x for digit, x in pairs]
 
 
+@pytest.mark.parametrize("multiplier", [False, True])
 @pytest.mark.parametrize("platform", [None, ECP5])
 @pytest.mark.parametrize("slots", [1, 2, 3, 32])
-def test_random_entries_on_few_slots(slots, platform):
+def test_random_entries_on_few_slots(slots, platform, multiplier):
     rng = random.Random(slots)
     entries = [
         (0, rng.randrange(slots), 0, 1) if rng.random() < 0.2
@@ -87,7 +94,7 @@ def test_random_entries_on_few_slots(slots, platform):
         for _ in range(600)
     ]
     entries = drain_all() + entries + drain_all()
-    assert run(entries, platform) == meaning(entries)
+    assert run(entries, platform, multiplier=multiplier) == meaning(entries)
 
 
 def test_accumulators_wrap_at_20_bits():

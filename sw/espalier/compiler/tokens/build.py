@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,13 +106,19 @@ def write(context: Context, passes: list[list[Pass]], assembly: Assembly) -> Non
 
 
 def shortest(context: Context, passes: list[list[Pass]]) -> Assembly:
-    """The instructions; where they are too many, first tiled passes and then all others do with
-    one token a loop body."""
+    """The instructions; where they are too many, first tiled passes do with one token a loop body,
+    then attention with one buffer, then all passes with one token."""
     tokens = [one for block in passes for one in block if isinstance(one, TokenPass)]
     tiled = [one for one in tokens if one.tiles > 1]
-    for single in ([], tiled, tokens):
+    for single, alternate in (([], True), (tiled, True), (tiled, False), (tokens, False)):
         for one in single:
             one.paired = False
+        if not alternate:
+            context.heads = {
+                operation: replace(layout, alternate=False)
+                for operation, layout in context.heads.items()
+            }
+            settle(passes, [count(context, block) for block in passes])
         assembly = Assembly(context.config)
         write(context, passes, assembly)
         if len(assembly.nodes) <= context.config.program_depth:

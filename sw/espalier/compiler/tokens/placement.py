@@ -34,6 +34,8 @@ class HeadLayout:
     padded: int
     most_tokens: int
     config: Config
+    alternate: bool = True
+    """May use two buffers for keys and values: twice the instructions."""
 
     @staticmethod
     def choose(operation: Attention, most_tokens: int, config: Config) -> HeadLayout:
@@ -128,7 +130,8 @@ class HeadLayout:
         """Groups of heads whose keys and values are weights at once."""
         c = self.config
         twice = (
-            self.groups > 1
+            self.alternate
+            and self.groups > 1
             and 2 * self.words <= c.weight_depth
             and 2 * (self.product_groups + self.context_groups) <= c.descriptor_depth
         )

@@ -25,7 +25,7 @@ def settle(blocks: Sequence[Sequence[Pass]], repeats: Sequence[int]) -> None:
         for one in movable:
             _move(one, before)
     for one in movable:
-        earlier, one.late = before[one], [one.weights]
+        earlier, one.early, one.late = before[one], [], [one.weights]
         tiled = isinstance(earlier, TokenPass) and earlier.tiles > 1
         if earlier is None or tiled or one.tiles > 1:
             continue
