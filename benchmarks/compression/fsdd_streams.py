@@ -15,7 +15,7 @@ import argparse
 import datetime
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import fused
@@ -24,12 +24,13 @@ from fsdd import RESULTS, ROOT
 from fsdd_compiled import append
 from fsdd_data import DataError
 from fsdd_model import SpeechReader
-from fsdd_stream_compare import compare, table
-from fsdd_stream_data import StreamBatches, collate, read_streams
+from fsdd_stream_compare import compare, table, test_values
+from fsdd_stream_data import Stream, StreamBatches, collate, read_streams
 from fsdd_stream_measures import MEASURES, SKIPPED, measured, the_gru
 from fsdd_stream_settings import Setting, setting_of, settings
 from fsdd_study import fast_products
-from ledger import Ledger, key
+from intervals import paired_difference
+from ledger import Ledger, key, read_table
 from progress import Report
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -38,7 +39,7 @@ import espalier
 from espalier.errors import EspalierError
 
 BUILD = ROOT / "build" / "compression" / "fsdd_streams"
-SWEEP = 0, 4, 8, 16, 32
+SWEEP = 0, 8, 12, 16, 24
 """Thresholds set after training, in steps of a column's 8 bits."""
 
 
@@ -111,16 +112,13 @@ class Study:
         self.ledger.add(setting.values(), row, predictions)
 
     def sweep(self, path: Path) -> None:
-        """Set thresholds in finished runs that trained without; rows go to the table at `path`."""
-        plain = (setting_of(row) for row in self.ledger.rows())
-        for setting in (s for s in plain if s.density < 1 and not s.threshold):
-            model = self.restore(setting)
-            for threshold in SWEEP:
-                gru = the_gru(model)
-                gru.thresholds = dict.fromkeys(gru.thresholds, threshold)
-                values, _ = measured(model, self.streams, True)
-                row = {"key": key(setting.values()), "threshold": threshold}
-                append(path, [{**row, "setting": str(setting), **values}])
+        """Set other thresholds in finished runs that the table at `path` lacks; rows are added."""
+        there = {row["key"] for row in read_table(path)}
+        for setting in map(setting_of, self.ledger.rows()):
+            name = key(setting.values())
+            if setting.density < 1 and name not in there:
+                rows = swept(self.restore(setting), self.streams)
+                append(path, ({"key": name, "setting": str(setting), **row} for row in rows))
 
     def restore(self, setting: Setting) -> nn.Module:
         x, ends, _ = collate(self.streams["training"][:8])
@@ -128,6 +126,22 @@ class Study:
         weights = self.ledger.weights(setting.values())
         model.load_state_dict(torch.load(weights, weights_only=True))
         return model.eval()
+
+
+def swept(model: nn.Module, streams: dict[str, list[Stream]]) -> Iterator[dict[str, float]]:
+    """Measures at every threshold of SWEEP, and how the test differs from the first one's."""
+    gru, first = the_gru(model), None
+    for threshold in SWEEP:
+        gru.thresholds = dict.fromkeys(gru.thresholds, threshold)
+        row, predictions = measured(model, streams, True)
+        right, entropy = test_values([predictions])
+        first = first or (right, entropy)
+        pairs = {"points": (right, first[0]), "cross_entropy": (entropy, first[1])}
+        for name, pair in pairs.items():
+            found = paired_difference(*pair)
+            values = {"": found.value, "_low": found.low, "_high": found.high}
+            row |= {f"minus_0_{name}{end}": round(v, 4) for end, v in values.items()}
+        yield {"threshold": threshold, **row}
 
 
 def train_dense(
@@ -161,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--plain", action="store_true", help="train without the C loops, see fused.py")
     add("--results", type=Path, default=RESULTS, help="folder of the tables")
     add("--build", type=Path, default=BUILD, help="folder of predictions and weights")
-    add("--sweep", action="store_true", help="set thresholds in runs without, and stop")
+    add("--sweep", action="store_true", help="set other thresholds in finished runs, and stop")
     add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
     wishes = parser.parse_args(argv)
     torch.set_num_threads(wishes.threads)

@@ -89,8 +89,10 @@ def test_study_reports_what_is_skipped(data, tmp_path, monkeypatch, capsys):
     ]
     assert fsdd_streams.main(["--data", str(data), "--sweep", *folders]) == 0
     sweep = table(tmp_path / "fsdd_streams_sweep.csv")
-    assert sweep[0]["test_cross_entropy"] == plain["test_cross_entropy"]  # 0 changes nothing
-    skipped = [float(row["skipped"]) for row in sweep]
+    after = [row for row in sweep if row["key"] == plain["key"]]
+    assert after[0]["test_cross_entropy"] == plain["test_cross_entropy"]  # 0 changes nothing
+    assert len(sweep) == 2 * len(after) == 2 * len(fsdd_streams.SWEEP)
+    skipped = [float(row["skipped"]) for row in after]
     assert skipped == sorted(skipped) and skipped[-1] > 0.5 > skipped[0]
     assert fsdd_streams.main(folders) == 2
     assert "--data must name the folder" in capsys.readouterr().err
