@@ -271,3 +271,25 @@ def test_an_expand_ends_with_the_last_beat_of_its_rows():
         await ctx.tick().until(dut.commands.ready)
 
     simulate(dut, bench)
+
+
+def test_a_load_does_not_wait_for_an_expand():
+    """Items asked for while an EXPAND is under way come at once, and it goes on as before."""
+    f = shape(SMALL, Expand.ROWS, groups=4, most=64)
+    bench = Bench(SMALL, 1, stall=0.0)
+    ends = {}
+
+    async def watch(ctx):
+        cycle = 0
+        async for *_, load, expand in ctx.tick().sample(
+            bench.dut.completed, bench.dut.weights_completed
+        ):
+            cycle += 1
+            for name, pulse in (("load", load), ("expand", expand)):
+                if pulse:
+                    ends[name] = cycle
+
+    bench.weights = watch
+    load = {"memory": Memory.VECTOR, "address": 0, "count": 16, "ddr": 0}
+    assert bench.run([command(f, 64, 0), load])[0] == 0
+    assert ends["load"] < 150 and ends["expand"] > 64 // 4 * 32 * 2
