@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from espalier.spec.config import ACCUMULATOR_BITS, COLUMN_BITS, SLOTS, Config
 from espalier.spec.memory import ENTRY
 
+from .chip import is_ecp5
 from .cursor import product_layout
 from .datapath import KEEP
 from .feeder import Feeder
@@ -20,6 +21,8 @@ LANES_PER_REGISTER = 16
 """Lanes that share one register of the broadcast column input: wider nets limit the clock."""
 DSP_LANES = 6
 """Lanes of every array that multiply in DSP blocks, three in one: the vector unit leaves some."""
+ECP5_DSP_LANES = 24
+"""The same on an ECP5, one in a multiplier: with four arrays 96 of the 116 that are left of 156."""
 ENTRY_LATENCY = 2
 """Cycles from a weight address to the entry at the lane: block RAM, then a register."""
 OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
@@ -77,9 +80,9 @@ class ColumnArray(wiring.Component):
             self.skipped.eq(feeder.skipped),
         ]
         x, clear = self._broadcast(m, feeder), self._clear(m)
-        lanes = []
+        lanes, multipliers = [], ECP5_DSP_LANES if is_ecp5(platform) else DSP_LANES
         for i, (digit, slot) in enumerate(self._entries(m, feeder.address)):
-            m.submodules[f"lane_{i}"] = lane = Lane(multiplier=i < DSP_LANES)
+            m.submodules[f"lane_{i}"] = lane = Lane(multiplier=i < multipliers)
             m.d.comb += [
                 lane.digit.eq(digit),
                 lane.slot.eq(slot),

@@ -23,7 +23,7 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from espalier.spec.config import PRESETS, preset
+from espalier.spec.config import PRESETS, Config, preset
 
 from ..chip import ECP5
 from .yosys import SynthesisError, yosys
@@ -148,33 +148,58 @@ def _place(cell: str) -> str:
     return re.sub(r"\.\d+\.\d+_.*|_(TRELLIS_FF|LUT4|CCU2C|PFUMX|L6MUX21)_.*", "...", cell)
 
 
+def _unit(name: str, config: Config) -> wiring.Component:
+    from .. import accelerator, array, engine, feeder, loader, sequencer, store, vector_unit
+
+    units = {
+        "accelerator": accelerator.Accelerator,
+        "array": array.ColumnArray,
+        "engine": engine.Engine,
+        "feeder": feeder.Feeder,
+        "loader": loader.Loader,
+        "sequencer": sequencer.Sequencer,
+        "store": store.StoreUnit,
+        "vector": lambda c: vector_unit.VectorUnit(c, drain_latency=engine.DRAIN_LATENCY),
+    }
+    if name not in units:
+        raise ValueError(f"unknown unit {name!r}; one of: {', '.join(units)}")
+    return units[name](config)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="SMALL", choices=PRESETS, help="preset to build")
+    parser.add_argument("--unit", default="accelerator", help="or array, vector, loader, ...")
+    parser.add_argument("--clock-mhz", type=float, default=100, help="what the placer aims at")
     parser.add_argument("--seed", type=int, default=1, help="placement seed")
     parser.add_argument(
         "--folder", type=Path, default=Path("build/ecp5"), help="where netlist and reports go"
     )
     parser.add_argument("--record", type=Path, help="JSON file to add the result to")
     arguments = parser.parse_args()
-    from ..accelerator import Accelerator
-
     config = preset(arguments.config)
-    print(f"Placing and routing {config.name} for ECP5; this takes many minutes.", file=sys.stderr)
+    whole = arguments.unit == "accelerator"
+    name = config.name if whole else f"{config.name} {arguments.unit}"
+    print(f"Placing and routing {name} for ECP5; this may take many minutes.", file=sys.stderr)
     try:
-        routed = route(Accelerator(config), arguments.folder / config.name, seed=arguments.seed)
-    except SynthesisError as error:
+        routed = route(
+            _unit(arguments.unit, config),
+            arguments.folder / name.replace(" ", "-"),
+            clock_mhz=arguments.clock_mhz,
+            seed=arguments.seed,
+        )
+    except (SynthesisError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(
-        f"{config.name}: {routed.clock_mhz:.1f} MHz "
+        f"{name}: {routed.clock_mhz:.1f} MHz of {arguments.clock_mhz:g} "
         f"(nextpnr-ecp5, LFE5U-85F speed 6, seed {arguments.seed})"
     )
     for name, (used, available) in routed.utilization.items():
         print(f"  {name}: {used} of {available}")
     print("critical path:", *routed.critical_path, sep="\n  ")
     if arguments.record:
-        record(arguments.record, config.name, arguments.seed, routed)
+        record(arguments.record, name, arguments.seed, routed)
     return 0
 
 
