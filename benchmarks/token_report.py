@@ -16,7 +16,7 @@ from espalier.perf import timing
 from espalier.perf.trace import Step
 from espalier.program import Program
 from espalier.spec.config import BEAT_BYTES, Config
-from espalier.spec.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from espalier.spec.isa import INSTRUCTION_BYTES, Instruction, Opcode, Sums
 from espalier.spec.tokens import Register
 
 Interval = tuple[float, float]
@@ -70,14 +70,15 @@ def _by_place(steps: Sequence[Step]) -> list[Step]:
 
 
 def attention_places(code: Sequence[Instruction]) -> set[int]:
-    """The places of the loops over groups of heads: the innermost ones around an EXPAND."""
-    loops = [(pc, i["end"]) for pc, i in enumerate(code) if i.opcode is Opcode.LOOP]
+    """The places of attention's loops over the queries, which make exponentials and sum them, each
+    with what leads to it."""
     found: set[int] = set()
     for pc, i in enumerate(code):
-        if i.opcode is Opcode.EXPAND:
-            around = [loop for loop in loops if loop[0] < pc <= loop[1]]
-            first, last = min(around, key=lambda loop: loop[1] - loop[0])
-            found |= set(range(first, last + 1))
+        if i.opcode is Opcode.VECTOR and i["sums"] == Sums.MASS:
+            first = max(n for n in range(pc) if code[n].opcode is Opcode.LOOP)
+            last = code[first]["end"]
+            ends = (n for n in range(first) if code[n].opcode in (Opcode.LOOP, Opcode.END))
+            found |= set(range(max(ends, default=-1) + 1, last + 1))
     return found
 
 
