@@ -95,9 +95,10 @@ def markdown(ledger: Ledger) -> str:
         mean = {c: np.mean([float(r[c]) for r in each]) for c in MEANS}
         cells = [name(setting), f"{mean['stored']:.4f}", str(len(each))]
         cells += [f"{mean['validation_cross_entropy']:.4f}", f"{mean['test_cross_entropy']:.4f}"]
+        cells.append("")
         if continued and setting != continued and setting in values:
             d = paired_difference(values[setting], values[continued])
-            cells.append(f"{d.value:+.4f} [{d.low:.4f}, {d.high:.4f}]")
+            cells[-1] = f"{d.value:+.4f} [{d.low:.4f}, {d.high:.4f}]"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

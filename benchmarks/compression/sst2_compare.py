@@ -107,11 +107,12 @@ def markdown(ledger: Ledger) -> str:
         for part in ("validation", "test"):
             accuracy, entropy = mean[f"{part}_accuracy"], mean[f"{part}_cross_entropy"]
             cells.append(f"{100 * accuracy:.2f} / {entropy:.3f}")
+        cells.append("")
         if dense and setting != dense and setting in values:
             pairs = zip(values[setting], values[dense], strict=True)
             points, nats = (paired_difference(*pair) for pair in pairs)
             text = f"{points.value:+.2f} [{points.low:.2f}, {points.high:.2f}] / "
-            cells.append(text + f"{nats.value:+.3f} [{nats.low:.3f}, {nats.high:.3f}]")
+            cells[-1] = text + f"{nats.value:+.3f} [{nats.low:.3f}, {nats.high:.3f}]"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
