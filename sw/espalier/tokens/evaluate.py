@@ -65,6 +65,18 @@ def apply(operation: Operation, values: Mapping[Tensor, np.ndarray]) -> np.ndarr
             raise TypeError(f"{type(operation).__name__} has no inputs")
 
 
+def apply_samples(
+    operation: Operation, values: Mapping[Tensor, np.ndarray], cuts: np.ndarray
+) -> np.ndarray:
+    """One operation's result for samples one after another, cut at `cuts`; attention stays within
+    each."""
+    if not isinstance(operation, Attention):
+        return apply(operation, values)
+    names = operation.query, operation.key, operation.value
+    parts = zip(*(np.split(values[name], cuts) for name in names), strict=True)
+    return np.concatenate([apply(operation, dict(zip(names, part, strict=True))) for part in parts])
+
+
 def saturate(value: np.ndarray) -> np.ndarray:
     return np.clip(value, numerics.VALUE_MIN, numerics.VALUE_MAX)
 

@@ -23,7 +23,7 @@ from ..quantized.weights import make_matrix
 from ..spec import numerics
 from ..tokens import graph as tg
 from ..tokens import host
-from ..tokens.evaluate import apply, columns, saturate
+from ..tokens.evaluate import apply_samples, columns, saturate
 from .choices import Plan
 from .compute import Parameters, compute
 from .float_graph import FloatGraph, Linear, Reference, Value
@@ -62,14 +62,16 @@ def corrections(
     cuts = np.cumsum([len(x) for x in inputs])[:-1]
     values: dict[tg.Tensor, np.ndarray] = {}
     found, free = Corrections(), _free(tokens) if rounding else set()
-    for operation in graph.operations:
+    last = _last_uses(graph)
+    for number, operation in enumerate(graph.operations):
+        values = {tensor: x for tensor, x in values.items() if last[tensor] >= number}
         if isinstance(operation, tg.Input):
             values[operation.output] = np.concatenate(inputs).astype(np.int64)
             continue
         linear = made.get(id(operation))
         if linear is not None and linear.weight.parameter in free:
             _round(operation, linear, plan, parameters, columns(values[operation.input]), found)
-        result = _apply(operation, values, cuts)
+        result = apply_samples(operation, values, cuts)
         if linear is not None:
             value, scale = linear.output, operation.output.scale
             steps = _shift(exact[value], plan.divided.get(value), result, scale)
@@ -131,6 +133,16 @@ def _round(
     operation.matrix = make_matrix(integers, bits)
 
 
+def _last_uses(graph: tg.TokenGraph) -> dict[tg.Tensor, int]:
+    """The number of the last operation with each tensor."""
+    return {
+        tensor: number
+        for number, operation in enumerate(graph.operations)
+        for tensor in vars(operation).values()
+        if isinstance(tensor, tg.Tensor)
+    }
+
+
 def _pairs(tokens: FloatGraph, graph: tg.TokenGraph) -> Iterator[tuple[tg.Linear, Linear]]:
     """Integer and float linear layers, which have one order."""
     integer = [o for o in graph.operations if isinstance(o, tg.Linear)]
@@ -159,17 +171,6 @@ def _exact(
         for value, parts in rows.items():
             parts.append(values[value])
     return {value: torch.cat(parts).numpy() for value, parts in rows.items()}
-
-
-def _apply(
-    operation: tg.Operation, values: Mapping[tg.Tensor, np.ndarray], cuts: np.ndarray
-) -> np.ndarray:
-    """One operation on all samples; attention stays within each."""
-    if not isinstance(operation, tg.Attention):
-        return apply(operation, values)
-    names = operation.query, operation.key, operation.value
-    parts = zip(*(np.split(values[name], cuts) for name in names), strict=True)
-    return np.concatenate([apply(operation, dict(zip(names, part, strict=True))) for part in parts])
 
 
 def _shift(
