@@ -287,7 +287,7 @@ def test_masks_of_floats_of_either_order() -> None:
     for batch_first, given in ((True, x), (False, x.transpose(0, 1))):
         model = tiny.encoder(batch_first=batch_first)
         assert import_tokens(model, given, {"src_key_padding_mask": mask}).mask is not None
-        with pytest.raises(InputError, match="for every token|fails on the example"):
+        with pytest.raises(InputError, match=r"for every token|fails on the example"):
             import_tokens(model, given, {"src_key_padding_mask": mask[:, :7]})
     square = torch.ones(8, 8, dtype=torch.bool).triu(1)
     with pytest.raises(InputError, match="fails on the example"):
