@@ -80,7 +80,7 @@ def figure(
     for axis, (column, (title, factor)) in zip(axes, MEASURES.items(), strict=True):
         for marker, (name, places) in zip(MARKERS, sorted(points.items()), strict=False):
             _series(axis, name, marker, places, column, factor)
-        dense = [row for setting, row in kept if setting.is_dense]
+        dense = [row for setting, row in kept if setting == setting.dense]
         if dense:
             level = factor * np.mean([float(row[column]) for row in dense])
             axis.axhline(level, color="gray", linestyle=":", label="dense, float")
