@@ -11,8 +11,8 @@ from espalier_hw.store import StoreUnit
 from espalier_hw.synthesis.cyclonev import measure
 
 BUDGET = {
-    Loader: {"alms": 1020, "m10k": 8, "mlab": 32 + 38 + 112},
-    StoreUnit: {"alms": 430, "m10k": 4, "mlab": 33 + 43},
+    Loader: {"alms": 1250, "m10k": 8, "mlab": 33 + 35 + 67 + 128 + 29 + 112},
+    StoreUnit: {"alms": 440, "m10k": 4, "mlab": 33 + 43},
     Sequencer: {"alms": 580, "m10k": 7, "mlab": 49 + 2 * 32},
     RegisterBlock: {"alms": 450, "m10k": 0, "mlab": 2 * 64},
 }
