@@ -46,7 +46,7 @@ def compare(ledger: Ledger, path: Path) -> str:
             runs.setdefault(replace(setting_of(row), seed=0), []).append(predictions)
     table, lines = [], []
     for first, second in pairs(list(runs)):
-        right, entropy = zip(*(test_values(runs[each]) for each in (first, second)), strict=True)
+        right, entropy = zip(*(values_of_test(runs[each]) for each in (first, second)), strict=True)
         both = [paired_difference(*right), paired_difference(*entropy)]
         numbers = [round(v, 4) for d in both for v in (d.value, d.low, d.high)]
         names = [str(each).removesuffix(", seed 0") for each in (first, second)]
@@ -67,7 +67,7 @@ def pairs(found: list[Setting]) -> list[tuple[Setting, Setting]]:
     ]
 
 
-def test_values(runs: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def values_of_test(runs: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Right answers in points and cross-entropies, [seeds, digits] of the test."""
     right, entropy = [], []
     for predictions in runs:

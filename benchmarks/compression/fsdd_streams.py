@@ -24,7 +24,7 @@ from fsdd import RESULTS, ROOT
 from fsdd_compiled import append
 from fsdd_data import DataError
 from fsdd_model import SpeechReader
-from fsdd_stream_compare import compare, table, test_values
+from fsdd_stream_compare import compare, table, values_of_test
 from fsdd_stream_data import Stream, StreamBatches, collate, read_streams
 from fsdd_stream_measures import MEASURES, SKIPPED, measured, the_gru
 from fsdd_stream_settings import Setting, setting_of, settings
@@ -134,7 +134,7 @@ def swept(model: nn.Module, streams: dict[str, list[Stream]]) -> Iterator[dict[s
     for threshold in SWEEP:
         gru.thresholds = dict.fromkeys(gru.thresholds, threshold)
         row, predictions = measured(model, streams, True)
-        right, entropy = test_values([predictions])
+        right, entropy = values_of_test([predictions])
         first = first or (right, entropy)
         pairs = {"points": (right, first[0]), "cross_entropy": (entropy, first[1])}
         for name, pair in pairs.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..program import Program
 from ..spec import expansion, isa
-from ..spec.config import BEAT_BYTES
+from ..spec.config import BEAT_BYTES, Config
 from ..spec.fields import Layout
 from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import Instruction, Mode, Opcode, Store
@@ -34,12 +34,12 @@ class Step:
     work: np.ndarray | int | None
 
 
-def store_beats(program: Program, instruction: Instruction) -> int:
+def store_beats(config: Config, instruction: Instruction) -> int:
     """DDR beats that a VECTOR writes."""
     if instruction["store"] == Store.COLUMNS:
-        return expansion.stored_column_bytes(program.config, instruction["count"]) // BEAT_BYTES
+        return expansion.stored_column_bytes(config, instruction["count"]) // BEAT_BYTES
     element_bytes = {Store.NONE: 0, Store.VALUES: 2, Store.SUMS: 4}[Store(instruction["store"])]
-    return -(-instruction["count"] * program.config.vector_lanes * element_bytes // BEAT_BYTES)
+    return -(-instruction["count"] * config.vector_lanes * element_bytes // BEAT_BYTES)
 
 
 def trace(program: Program, entry: str, steps: int, nonzero: float = 1.0) -> Iterator[Step]:
@@ -118,7 +118,7 @@ class _Walk:
             if i["bounded"]:
                 lanes = self.program.config.vector_lanes
                 chunks = min(max(-(-registers[i["register"]] // lanes), 1), chunks)
-            return np.array([chunks, store_beats(self.program, i)])
+            return np.array([chunks, store_beats(self.program.config, i)])
         if i.opcode is Opcode.EXPAND:
             tokens = min(max(registers[i["tokens"]], 1), i["most"])
             return tokens * expansion.row_bytes(i.fields, self.program.config) // BEAT_BYTES

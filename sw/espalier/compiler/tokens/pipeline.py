@@ -17,9 +17,9 @@ from functools import cache
 import numpy as np
 
 from ...perf import Step, simulate
-from ...spec import expansion
-from ...spec.config import BEAT_BYTES, Config
-from ...spec.isa import LAYOUTS, NO_WAIT, Instruction, Opcode, Store, waits_for
+from ...perf.trace import store_beats
+from ...spec.config import Config
+from ...spec.isa import LAYOUTS, NO_WAIT, Instruction, Opcode, waits_for
 from ...spec.memory import Memory, beats
 from ...spec.tokens import AHEAD
 from ..emit import Node
@@ -140,9 +140,4 @@ def _work(node: Node, item: Item, config: Config) -> np.ndarray | int | None:
         return beats(config, Memory(f["memory"]), f["count"])
     if node.opcode is not Opcode.VECTOR:
         return None
-    kind, count = Store(f.get("store", Store.NONE)), f["count"]
-    size = {Store.NONE: 0, Store.VALUES: 2, Store.SUMS: 4}.get(kind, 0)
-    stored = count * config.vector_lanes * size
-    if kind is Store.COLUMNS:
-        stored = expansion.stored_column_bytes(config, count)
-    return np.array([count, -(-stored // BEAT_BYTES)])
+    return np.array([f["count"], store_beats(config, _instruction(node.opcode, f, {}))])
