@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from espalier import Recipe
 
 
+LONGER = 8
+"""Epochs of a model that is trained further than the others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """density 1 is the dense model in floats; thresholds in steps of a column's 8 bits."""
@@ -40,6 +44,7 @@ class Setting:
         if self.density == 1:
             return f"dense, seed {self.seed}"
         penalty = f", penalty {self.penalty:g}" if self.penalty else ""
+        penalty += f", {self.epochs} epochs" if self.epochs != Setting.epochs else ""
         return f"1/{1 / self.density:g}, threshold {self.threshold}{penalty}, seed {self.seed}"
 
     def values(self) -> dict[str, object]:
@@ -50,7 +55,8 @@ def settings(seed: int) -> list[Setting]:
     """In order of value."""
     plain = Setting(seed=seed)
     trained = [replace(plain, threshold=t) for t in (16, 8, 32)]
-    return [plain.dense, plain, trained[0], replace(trained[0], penalty=2.0), *trained[1:]]
+    longer = [replace(plain, threshold=t, epochs=LONGER) for t in (12, 0)]
+    return [plain.dense, plain, trained[0], *longer, replace(trained[0], penalty=2.0), *trained[1:]]
 
 
 def setting_of(row: dict[str, str]) -> Setting:
