@@ -30,6 +30,7 @@ from espalier.spec.isa import (
 )
 from espalier.spec.memory import ENTRY, Memory
 from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
+from espalier.spec.stores import stored_bytes
 
 from .expands import draw_expand
 from .ordering import OUTPUTS, REDUCTIONS, Waits, product_ranges, vector_ranges
@@ -272,7 +273,7 @@ class Generator:
         reads, writes = vector_ranges(self._config, f)
         if f["store"]:
             reads.append(OUTPUTS)
-            size = self._stored_bytes(f)
+            size = stored_bytes(self._config, f["store"], f["count"])
             self._add(Opcode.SET, target=STORE_AT, use_source=1, source=OUTPUT)
             self._add(Opcode.SET, target=OUTPUT, use_source=1, source=OUTPUT, value=size)
             f["register"] = STORE_AT
@@ -288,12 +289,6 @@ class Generator:
         self._waits.issue("vector", reads, [r for r in writes if r[0] != "SCALARS"])
         if f["store"]:
             self._waits.issue("store", [OUTPUTS], [])
-
-    def _stored_bytes(self, f: dict[str, int]) -> int:
-        if f["store"] == Store.COLUMNS:
-            return expansion.stored_column_bytes(self._config, f["count"])
-        size = f["count"] * self._config.vector_lanes * (2 if f["store"] == Store.VALUES else 4)
-        return size + -size % BEAT_BYTES
 
     def _vector_fields(self) -> dict[str, int]:
         c, draw = self._config, self._random
