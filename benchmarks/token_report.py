@@ -12,48 +12,27 @@ import numpy as np
 
 from espalier.compiler.tokens.placement import stored_bytes
 from espalier.compiler.tokens.registers import IMAGE
-from espalier.perf import timing
+from espalier.perf import covered, simulate
 from espalier.perf.trace import Step
 from espalier.program import Program
 from espalier.spec.config import BEAT_BYTES, Config
 from espalier.spec.isa import INSTRUCTION_BYTES, Instruction, Opcode, Sums
 from espalier.spec.tokens import Register
 
-Interval = tuple[float, float]
-
-
-class _Recorder(timing._Clock):
-    """The model's clock, with what every unit did when."""
-
-    def __init__(self, config: Config, steps: Sequence[Step]):
-        super().__init__(config, timing.Latencies())
-        self.attending: list[Interval] = []
-        self.projecting: list[Interval] = []
-        self.computing: list[Interval] = []
-        self.attention = attention_places([step.instruction for step in _by_place(steps)])
-
-    def execute(self, step: Step) -> None:
-        products, vector = len(self.products), self.free["vector"]
-        super().execute(step)
-        if len(self.products) > products:
-            inside = step.pc in self.attention
-            (self.attending if inside else self.projecting).append(self.products[-1])
-        if self.free["vector"] > vector:
-            began = max(vector, float(self.result.issued[-1]))
-            self.computing.append((began, self.free["vector"]))
-
 
 def shares(config: Config, steps: Sequence[Step]) -> dict[str, float]:
     """Shares of all cycles, 1 together: a projection's product is under way; one of attention;
     none, but the vector unit works; nothing of these, so everything waits (for loads, for results
     on their way, for instructions)."""
-    clock = _Recorder(config, steps)
-    for step in steps:
-        clock.execute(step)
-    cycles = clock.finish().cycles
-    first = timing._covered(clock.projecting)
-    second = timing._covered([*clock.projecting, *clock.attending])
-    third = timing._covered([*clock.projecting, *clock.attending, *clock.computing])
+    attention = attention_places([step.instruction for step in _by_place(steps)])
+    places = [step.pc for step in steps if step.instruction.opcode is Opcode.PRODUCT]
+    timeline = simulate(config, steps)
+    cycles, products = timeline.cycles, timeline.products
+    projecting = [
+        product for pc, product in zip(places, products, strict=True) if pc not in attention
+    ]
+    first, second = covered(projecting), covered(products)
+    third = covered([*products, *timeline.vectors])
     ends = (0, first, second, min(third, cycles), cycles)
     names = ("projections", "attention", "vector_unit", "waiting")
     return {

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from fsdd_compare import name, setting_of
-from fsdd_data import DataError, Recordings
+from fsdd_data import Recordings
 from fsdd_settings import Setting, accelerator
-from fsdd_study import Report, Study
+from fsdd_study import Study
 from intervals import paired_difference
+from ledger import append
+from progress import Report
+from study_errors import DataError
 from torch import nn
 
 import espalier
@@ -79,20 +81,6 @@ def finished(study: Study, keys: Sequence[str]) -> dict[str, Setting]:
         if each not in known:
             raise DataError(f"a key must be one of the table's: {', '.join(known)}; not {each!r}")
     return {each: known[each] for each in keys}
-
-
-def append(path: Path, rows: Iterable[dict[str, object]]) -> str:
-    """Add rows to the table at `path`, each as soon as it is there; as text too."""
-    lines = []
-    for row in rows:
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        lines.append(" ".join(f"{column}={value}" for column, value in row.items()))
-    return "\n".join(lines)
 
 
 def compare(study: Study, key: str, setting: Setting) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from log_mel import BANDS, log_mel
+from study_errors import DataError
 from torch import Tensor
 
 FILE = "fsdd.npz"
@@ -17,10 +18,6 @@ OFFICIAL = "official"
 TEST_TAKES, VALIDATION_TAKES = range(0, 5), range(5, 10)
 BUCKET = 16
 """Batches that are sorted by length together: little padding, and still a new mix every epoch."""
-
-
-class DataError(Exception):
-    """The data is not there or not what it should be; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,11 @@ import argparse
 import datetime
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fused
 import torch
-from fsdd import RESULTS, ROOT
-from fsdd_compiled import append
-from fsdd_data import DataError
 from fsdd_model import SpeechReader
 from fsdd_stream_compare import compare, table, values_of_test
 from fsdd_stream_data import Stream, StreamBatches, collate, read_streams
@@ -30,15 +27,15 @@ from fsdd_stream_measures import MEASURES, SKIPPED, measured, the_gru
 from fsdd_stream_settings import Setting, setting_of, settings
 from fsdd_study import fast_products
 from intervals import paired_difference
-from ledger import Ledger, key, read_table
-from progress import Report
+from ledger import Ledger, append, key, read_table
+from study_cli import COMPARE, StudyCli, chosen
+from study_errors import DataError
+from study_runs import run
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import espalier
-from espalier.errors import EspalierError
 
-BUILD = ROOT / "build" / "compression" / "fsdd_streams"
 SWEEP = 0, 8, 12, 16, 24
 """Thresholds set after training, in steps of a column's 8 bits."""
 
@@ -64,13 +61,6 @@ class Study:
 
     def __init__(self, data: Path, ledger: Ledger) -> None:
         self.ledger, self.streams = ledger, read_streams(data)
-
-    def run(self, wanted: Sequence[Setting]) -> None:
-        left = [s for s in wanted if not self.ledger.finished(s.values())]
-        for number, setting in enumerate(left):
-            title = f"{number + 1}/{len(left)} {setting}"
-            with Report(title, len(left) - number - 1) as report:
-                self.finish(setting, report)
 
     def finish(self, setting: Setting, progress: Callable[[int, int, float], None]) -> None:
         start = time.monotonic()
@@ -163,42 +153,38 @@ def train_dense(
     return model.eval()
 
 
+def intervals(ledger: Ledger, folder: Path) -> str:
+    path = folder / "fsdd_streams_differences.csv"
+    return f"{compare(ledger, path)}\n\n{table(ledger, path)}"
+
+
+CLI = StudyCli(
+    name="fsdd_streams",
+    description=__doc__,
+    files="fsdd.npz",
+    views={"compare": (COMPARE, intervals)},
+)
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    """Do what was asked for; 2 for an error."""
+    parser = CLI.parser()
     add = parser.add_argument
-    add("--data", type=Path, metavar="DIR", help="folder with fsdd.npz")
     add("--seeds", type=int, nargs="+", default=[0])
-    add("--only", metavar="TEXT", nargs="+", help="runs that have one of the texts in their names")
-    add("--threads", type=int, default=1, help="of torch")
     add("--plain", action="store_true", help="train without the C loops, see fused.py")
-    add("--results", type=Path, default=RESULTS, help="folder of the tables")
-    add("--build", type=Path, default=BUILD, help="folder of predictions and weights")
     add("--sweep", action="store_true", help="set other thresholds in finished runs, and stop")
-    add("--compare", action="store_true", help="write paired intervals of finished runs, and stop")
-    wishes = parser.parse_args(argv)
-    torch.set_num_threads(wishes.threads)
-    ledger = Ledger(wishes.results / "fsdd_streams.csv", wishes.build)
-    try:
-        if not wishes.compare:
-            if wishes.data is None:
-                raise DataError("--data must name the folder with fsdd.npz")
-            if not wishes.plain:
-                fused.install(wishes.build)
-            wanted = [s for seed in wishes.seeds for s in settings(seed)]
-            if wishes.only:
-                wanted = [s for s in wanted if any(text in str(s) for text in wishes.only)]
-            study = Study(wishes.data, ledger)
-            if wishes.sweep:
-                study.sweep(wishes.results / "fsdd_streams_sweep.csv")
-                return 0
-            study.run(wanted)
-        path = wishes.results / "fsdd_streams_differences.csv"
-        print(compare(ledger, path), table(ledger, path), sep="\n\n")
-    except (DataError, EspalierError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return CLI.main(parser.parse_args(argv), act)
+
+
+def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
+    study = Study(wishes.data, ledger)
+    if not wishes.plain:
+        fused.install(wishes.build)
+    if wishes.sweep:
+        study.sweep(wishes.results / "fsdd_streams_sweep.csv")
+        return 0
+    run(chosen((s for n in wishes.seeds for s in settings(n)), wishes.only), ledger, study.finish)
+    print(intervals(ledger, wishes.results))
     return 0
 
 

@@ -1,10 +1,9 @@
-"""Runs of the study, one after the other, each finished one kept."""
+"""A run of the study: a model trained or compressed, its predictions, its row."""
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fsdd_data import Batches, Split, read
 from fsdd_model import SpeechReader, following, log_probabilities, measures, train_dense
 from fsdd_settings import CALIBRATED, GRU_WEIGHTS, HEAD_WEIGHTS, Setting
 from ledger import Ledger
-from progress import Report
+from study_runs import circumstances
 from torch import nn
 
 import espalier
@@ -33,33 +32,16 @@ class Result:
 
 
 class Study:
-    """The data, the ledger, and how long it may take."""
+    """The data and the ledger."""
 
-    def __init__(self, data: Path, ledger: Ledger, budget_minutes: float | None = None) -> None:
+    def __init__(self, data: Path, ledger: Ledger) -> None:
         self.data, self.ledger = data, ledger
-        self.budget = budget_minutes and 60 * budget_minutes
-        self.start = time.monotonic()
         self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
         if name not in self._splits:
             self._splits = {name: read(self.data, name)}
         return self._splits[name]
-
-    def run(self, settings: Iterable[Setting]) -> list[Setting]:
-        """Run what is not finished yet, in order; gives what the budget left out."""
-        wanted = [s for s in dict.fromkeys(settings) if not self.ledger.finished(s.values())]
-        longest = 0.0
-        for number, setting in enumerate(wanted):
-            elapsed = time.monotonic() - self.start
-            if self.budget is not None and elapsed + longest > self.budget:
-                return wanted[number:]
-            with Report(
-                f"{number + 1}/{len(wanted)} {setting}", len(wanted) - number - 1
-            ) as report:
-                self.finish(setting, report)
-            longest = max(longest, time.monotonic() - self.start - elapsed)
-        return []
 
     def finish(self, setting: Setting, progress: Progress) -> None:
         """One run, to its row. Validation and test are computed once, at the end."""
@@ -147,12 +129,7 @@ def _results(
             f"{part}_accuracy": round(accuracy, 5),
             f"{part}_cross_entropy": round(entropy, 5),
         }
-    return row | {
-        "seconds": round(seconds, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+    return row | circumstances(seconds)
 
 
 def summary(rows: Sequence[dict[str, str]]) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fsdd_compare import name
-from fsdd_compiled import append, finished, restore
+from fsdd_compiled import finished, restore
 from fsdd_model import log_probabilities, measures
 from fsdd_settings import Setting
 from fsdd_study import Study
-from ledger import read_table
+from ledger import append, read_table
 
 from espalier.compression.temporal import skipped_columns
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from gpt_compare import setting_of
-from gpt_data import CONTEXT, DataError, windows
+from gpt_data import CONTEXT, windows
 from gpt_model import entropies, sample_inputs, scores
 from gpt_settings import Setting
 from gpt_study import Study
 from intervals import paired_difference
+from ledger import append
 from progress import Report
+from study_errors import DataError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,20 +33,13 @@ SAMPLES = 32
 def check(study: Study, keys: Sequence[str], path: Path, count: int) -> str:
     """Compile finished runs for DE1_SOC and compare; rows are added to the table at `path`."""
     known = {row["key"]: setting_of(row) for row in study.ledger.rows()}
-    lines = []
+    usable = {k: s for k, s in known.items() if s.weight_bits != 32}
     for each in keys:
-        if each not in known or known[each].weight_bits == 32:
-            usable = ", ".join(k for k, s in known.items() if s.weight_bits != 32)
-            raise DataError(f"a key must be of a run with rounded weights: {usable}; not {each!r}")
-        row = compare(study, each, known[each], count)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        lines.append(" ".join(f"{column}={value}" for column, value in row.items()))
-    return "\n".join(lines)
+        if each not in usable:
+            raise DataError(
+                f"a key must be of a run with rounded weights: {', '.join(usable)}; not {each!r}"
+            )
+    return append(path, (compare(study, each, usable[each], count) for each in keys))
 
 
 def compare(study: Study, key: str, setting: Setting, count: int) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from study_errors import DataError
 from torch import Tensor
 
 FILE = "tinyshakespeare.txt"
@@ -16,10 +17,6 @@ VALIDATION, TEST = 0.05, 0.1
 """Shares of the text: its last tenth, nanoGPT's validation, is the test; before it, validation."""
 EPOCH = 100
 """Batches whose windows are drawn together."""
-
-
-class DataError(Exception):
-    """The data is not there or not what it should be; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpt_data import CONTEXT, DataError, windows
+from gpt_data import CONTEXT, windows
+from study_errors import DataError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 

@@ -1,10 +1,8 @@
-"""Runs of the study of the character model, one after the other; a killed one goes on."""
+"""A run of the study of the character model, to its row; a killed one goes on."""
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,9 @@ import torch
 from gpt_data import Batches, read
 from gpt_model import entropies, loss, new_model, sample_inputs
 from gpt_settings import Setting
-from ledger import Ledger, key
+from ledger import Ledger
 from progress import Report
+from study_runs import circumstances
 from torch import nn
 
 import espalier
@@ -23,26 +22,10 @@ PARTS = ("validation", "test")
 
 
 class Study:
-    """The text, the ledger, and how long it may take."""
+    """The text and the ledger."""
 
-    def __init__(self, data: Path, ledger: Ledger, minutes: float | None = None) -> None:
+    def __init__(self, data: Path, ledger: Ledger) -> None:
         self.text, self.ledger = read(data), ledger
-        self.budget = minutes and 60 * minutes
-        self.start = time.monotonic()
-
-    def run(self, settings: Iterable[Setting]) -> list[Setting]:
-        """Run what is not finished yet, in order; gives what the budget left out."""
-        wanted = [s for s in dict.fromkeys(settings) if not self.ledger.finished(s.values())]
-        longest = 0.0
-        for number, setting in enumerate(wanted):
-            elapsed = time.monotonic() - self.start
-            if self.budget is not None and elapsed + longest > self.budget:
-                return wanted[number:]
-            title, left = f"{number + 1}/{len(wanted)} {setting}", len(wanted) - number - 1
-            with Report(title, left) as report:
-                self.finish(setting, report)
-            longest = max(longest, time.monotonic() - self.start - elapsed)
-        return []
 
     def finish(self, setting: Setting, progress: Report) -> None:
         """One run, to its row; what it predicts and its weights stay beside the table."""
@@ -52,7 +35,7 @@ class Study:
         predictions = {name: entropies(model, getattr(self.text, name)) for name in PARTS}
         torch.save(model.state_dict(), self.ledger.weights(setting.values()))
         self.ledger.add(setting.values(), results(model, seconds, predictions), predictions)
-        self.checkpoint(setting).unlink(missing_ok=True)
+        self.ledger.checkpoint(setting.values()).unlink(missing_ok=True)
 
     def origin(self, setting: Setting) -> nn.Module:
         """What a setting starts from: an untrained model, or the dense one, made now if need be."""
@@ -87,13 +70,10 @@ class Study:
             loss=loss,
             steps=setting.steps,
             learning_rate=setting.learning_rate,
-            checkpoint=self.checkpoint(setting),
+            checkpoint=self.ledger.checkpoint(setting.values()),
             checkpoint_every=CHECKPOINT_EVERY,
             progress=progress,
         )
-
-    def checkpoint(self, setting: Setting) -> Path:
-        return self.ledger.weights(setting.values()).with_name(f"{key(setting.values())}.running")
 
 
 def results(
@@ -109,12 +89,7 @@ def results(
         "kept_of_all": round(1 - (size - kept) / every, 5),
     }
     row |= {f"{name}_cross_entropy": round(float(predictions[name].mean()), 5) for name in PARTS}
-    return row | {
-        "seconds": round(seconds, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+    return row | circumstances(seconds)
 
 
 def summary(rows: list[dict[str, str]]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,20 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Add rows to the table at `path`, each as soon as it is there; as text too."""
+    lines = []
+    for row in rows:
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        lines.append(" ".join(f"{column}={value}" for column, value in row.items()))
+    return "\n".join(lines)
 
 
 class Ledger:
@@ -82,3 +96,7 @@ class Ledger:
         """Where a run's state_dict lies."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{key(setting)}.pt"
+
+    def checkpoint(self, setting: Mapping[str, Any]) -> Path:
+        """Where a run keeps what it goes on from when it is killed."""
+        return self.weights(setting).with_suffix(".running")

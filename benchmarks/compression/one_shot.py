@@ -22,17 +22,16 @@ import torch
 from intervals import paired_difference
 from ledger import Ledger
 from progress import Report
-from sst2_data import Batch, DataError, Sentences, encoder_folder, read
+from sst2_data import Batch, Sentences, encoder_folder, read
+from study_cli import MARKDOWN, StudyCli, chosen
+from study_errors import DataError
+from study_runs import run
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 import espalier
 from espalier import Recipe
-from espalier.errors import EspalierError
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "compression"
-BUILD = ROOT / "build" / "compression" / "one_shot"
 METHODS = ("magnitude", "wanda", "sparsegpt", "least-squares")
 DENSITIES = (0.5, 0.3, 0.2)
 PATTERNS = ("column-balanced", "fine-grained")
@@ -54,6 +53,10 @@ class Setting:
         goals = {"density": self.density, "pattern": self.pattern}
         parts = scores.get(self.method, {"method": self.method})
         return Recipe(density=1.0, arithmetic="float", layers={"encoder.*": goals}, **parts)
+
+    def values(self) -> dict[str, object]:
+        """As columns of the table."""
+        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.method}, {self.density:.0%}, {self.pattern}"
@@ -77,14 +80,7 @@ class Study:
         self.split = read(data, self.folder)
         self.model = load(self.folder)
 
-    def run(self) -> None:
-        """All that is not finished yet."""
-        left = [each for each in settings() if not self.ledger.finished(asdict(each))]
-        for number, setting in enumerate(left, 1):
-            with Report(f"{number}/{len(left)} {setting}", len(left) - number):
-                self.finish(setting)
-
-    def finish(self, setting: Setting) -> None:
+    def finish(self, setting: Setting, _: Report) -> None:
         """One run, to its row."""
         training, start = self.split.training, time.monotonic()
         order = np.random.default_rng(1).permutation(len(training))[: setting.calibration]
@@ -104,7 +100,7 @@ class Study:
             "same_nearest": same_nearest(found, exact),
         }
         row = {name: round(value, 5) for name, value in row.items()}
-        self.ledger.add(asdict(setting), row | {"seconds": round(seconds)}, {"cosines": cosines})
+        self.ledger.add(setting.values(), row | {"seconds": round(seconds)}, {"cosines": cosines})
 
 
 def load(folder: Path) -> nn.Module:
@@ -178,29 +174,26 @@ def markdown(ledger: Ledger) -> str:
     return "\n".join(lines)
 
 
+CLI = StudyCli(
+    name="one_shot",
+    description=__doc__,
+    files="sst2_train.tsv and sst2_dev.tsv",
+    views={"markdown": (MARKDOWN, lambda ledger, _: markdown(ledger))},
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run, and print the table; 2 for an error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = CLI.parser()
+    parser.add_argument(
+        "--encoder", type=Path, metavar="DIR", help="MiniLM's folder; default: the package's"
     )
-    add = parser.add_argument
-    add("--data", type=Path, metavar="DIR", help="folder with sst2_train.tsv and sst2_dev.tsv")
-    add("--encoder", type=Path, metavar="DIR", help="MiniLM's folder; default: the package's")
-    add("--threads", type=int, default=1, help="of torch")
-    add("--results", type=Path, default=RESULTS, help="folder of the table")
-    add("--build", type=Path, default=BUILD, help="folder of cosines")
-    add("--markdown", action="store_true", help="print the table of finished runs, and stop")
-    wishes = parser.parse_args(argv)
-    ledger = Ledger(wishes.results / "one_shot.csv", wishes.build)
-    torch.set_num_threads(wishes.threads)
-    try:
-        if not wishes.markdown:
-            if wishes.data is None:
-                raise DataError("--data must name the folder with sst2_train.tsv and sst2_dev.tsv")
-            Study(wishes.data, wishes.encoder, ledger).run()
-    except (DataError, EspalierError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return CLI.main(parser.parse_args(argv), act)
+
+
+def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
+    study = Study(wishes.data, wishes.encoder, ledger)
+    run(chosen(settings(), wishes.only), ledger, study.finish)
     print(markdown(ledger))
     return 0
 

@@ -5,19 +5,20 @@ The encoder is compiled for DE1_SOC with 8-bit columns; pooler and classifier ar
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from intervals import paired_difference
+from ledger import append
 from progress import Report
 from sst2_compare import setting_of
-from sst2_data import TOKENS, DataError, Sentences
+from sst2_data import TOKENS, Sentences
 from sst2_model import SentenceReader, log_probabilities
 from sst2_settings import Setting
 from sst2_study import Study
+from study_errors import DataError
 from torch import Tensor
 
 import espalier
@@ -37,22 +38,13 @@ def check(study: Study, keys: Sequence[str], path: Path, count: int) -> str:
     known = {row["key"]: setting_of(row) for row in study.ledger.rows()}
     rounded = {k: s for k, s in known.items() if s.weight_bits != 32}
     usable = {k: s for k, s in rounded.items() if study.ledger.weights(s.values()).exists()}
-    lines = []
     for each in keys:
         if each not in usable:
             raise DataError(
                 "a key must be of a retrained run with rounded weights: "
                 f"{', '.join(usable) or 'none yet'}; not {each!r}"
             )
-        row = compare(study, each, usable[each], count)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        lines.append(" ".join(f"{column}={value}" for column, value in row.items()))
-    return "\n".join(lines)
+    return append(path, (compare(study, each, usable[each], count) for each in keys))
 
 
 def compare(study: Study, key: str, setting: Setting, count: int) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from study_errors import DataError
 from torch import Tensor
 
 FILES = {"training": "sst2_train.tsv", "test": "sst2_dev.tsv"}
@@ -21,10 +22,6 @@ VALIDATION, LONG, SHARED = 1000, 15, 5
 """Validation: so many rows of so many words; what shares so many words in a row does not train."""
 BUCKET = 16
 """Batches that are sorted by length together."""
-
-
-class DataError(Exception):
-    """The data is not there or not what it should be; the message says what to do."""
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sst2_data import Batch, DataError, Sentences
+from sst2_data import Batch, Sentences
+from study_errors import DataError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 

@@ -1,22 +1,21 @@
-"""Runs of the study of SST-2, one after the other; a killed one goes on from its checkpoint."""
+"""A run of the study of SST-2, to its row; a killed one goes on from its checkpoint."""
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from ledger import Ledger, key
+from ledger import Ledger
 from progress import Report
 from sst2_data import Batch, Batches, Sentences, Split, encoder_folder, read
 from sst2_embeddings import compress, counts
 from sst2_model import SentenceReader, log_probabilities, loss, measures
 from sst2_settings import CONTINUED, Setting
 from sst2_teacher import Loss, Teacher
+from study_runs import circumstances
 from torch import nn
 
 import espalier
@@ -26,29 +25,11 @@ Row = dict[str, str]
 
 
 class Study:
-    """The data, the encoder, the ledger, and how long it may take."""
+    """The data, the encoder and the ledger."""
 
-    def __init__(
-        self, data: Path, encoder: Path | None, ledger: Ledger, minutes: float | None = None
-    ) -> None:
+    def __init__(self, data: Path, encoder: Path | None, ledger: Ledger) -> None:
         self.encoder, self.ledger = encoder_folder(encoder), ledger
         self.split: Split = read(data, self.encoder)
-        self.budget = minutes and 60 * minutes
-        self.start = time.monotonic()
-
-    def run(self, settings: Iterable[Setting]) -> list[Setting]:
-        """Run what is not finished yet, in order; gives what the budget left out."""
-        wanted = [s for s in dict.fromkeys(settings) if not self.ledger.finished(s.values())]
-        longest = 0.0
-        for number, setting in enumerate(wanted):
-            elapsed = time.monotonic() - self.start
-            if self.budget is not None and elapsed + longest > self.budget:
-                return wanted[number:]
-            title, left = f"{number + 1}/{len(wanted)} {setting}", len(wanted) - number - 1
-            with Report(title, left) as report:
-                self.finish(setting, report)
-            longest = max(longest, time.monotonic() - self.start - elapsed)
-        return []
 
     def finish(self, setting: Setting, progress: Report) -> None:
         """One run, to its row."""
@@ -66,7 +47,7 @@ class Study:
         for name in ("validation", "test"):
             predictions[f"{name}_labels"] = getattr(self.split, name).labels.numpy()
         self.ledger.add(setting.values(), results(model, seconds, predictions), predictions)
-        self.checkpoint(setting).unlink(missing_ok=True)
+        self.ledger.checkpoint(setting.values()).unlink(missing_ok=True)
 
     def origin(self, setting: Setting, progress: Report) -> SentenceReader:
         """What a setting starts from, trained now if it is not there; its words compressed."""
@@ -117,7 +98,7 @@ class Study:
             loss=Loss(self.teacher, setting.distillation, setting.hidden) if taught else loss,
             steps=setting.steps,
             learning_rate=setting.learning_rate,
-            checkpoint=self.checkpoint(setting),
+            checkpoint=self.ledger.checkpoint(setting.values()),
             checkpoint_every=CHECKPOINT_EVERY,
             progress=progress,
         )
@@ -126,9 +107,6 @@ class Study:
         """The same rows of the training set for every run."""
         order = np.random.default_rng(1).permutation(len(self.split.training))
         return self.split.training.some(torch.from_numpy(order[:examples]))
-
-    def checkpoint(self, setting: Setting) -> Path:
-        return self.ledger.weights(setting.values()).with_name(f"{key(setting.values())}.running")
 
 
 def ordered(sentences: Sentences, size: int = 32) -> list[Batch]:
@@ -155,12 +133,7 @@ def results(
             f"{part}_accuracy": round(accuracy, 5),
             f"{part}_cross_entropy": round(entropy, 5),
         }
-    return row | {
-        "seconds": round(seconds, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+    return row | circumstances(seconds)
 
 
 def kept_of_all(model: nn.Module) -> float:

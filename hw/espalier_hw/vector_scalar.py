@@ -28,6 +28,39 @@ RELEASE_CYCLES = 4
 SCALAR_WRITE = data.StructLayout({"scalar": SCALAR_INDEX_BITS, "scale": PARAMETER_LAYOUT})
 
 
+class _Registers:
+    """What all stages work on; `begins`, `loads`, `roots`, `factors` and `offsets` say what the
+    cycle is for, `fits` whether its subtraction leaves no less than 0."""
+
+    def __init__(self) -> None:
+        self.magnitude = data_register(TOTAL_BITS, "magnitude")
+        self.count = data_register(COUNT_BITS + 1, "count")
+        self.kept = data_register(
+            data.StructLayout({"kind": 3, "gain": 4, "scalar": SCALAR_INDEX_BITS, "positive": 1}),
+            "kept",
+        )
+        self.left, self.feed = Signal(6, name="left"), data_register(TOTAL_BITS, "feed")
+        self.radicand = data_register(RADICAND_BITS, "radicand")
+        self.rest = data_register(REST_BITS, "rest")
+        self.root = data_register(ROOT_BITS, "root")
+        self.begins, self.loads = Signal(name="begins"), Signal(name="loads")
+        self.roots, self.factors = Signal(name="roots"), Signal(name="factors")
+        self.offsets, self.fits = Signal(name="offsets"), Signal(name="fits")
+
+    @property
+    def highest_count(self) -> Value:
+        """The count as a numerator: its first bit comes first."""
+        return self.count << (TOTAL_BITS - len(self.count))
+
+    def divide(self, m: Module, numerator: Value, steps: int) -> None:
+        """Begin a quotient of so many bits, and of as many more as the gain says."""
+        m.d.sync += [
+            self.rest.eq(0),
+            self.feed.eq(numerator),
+            self.left.eq(steps - 1 + self.kept.gain),
+        ]
+
+
 class ScalarUnit(wiring.Component):
     """`numerics.maximum_scalar`, `mass_scalar` and `moments_scalar` of reductions, one at a time.
 
@@ -54,106 +87,105 @@ class ScalarUnit(wiring.Component):
     write: Out(SCALAR_WRITE)
 
     def elaborate(self, platform: object) -> Module:
-        m = Module()
-        reduction = self.reductions.payload
-        magnitude = data_register(TOTAL_BITS, "magnitude")
-        count = data_register(COUNT_BITS + 1, "count")
-        kept = data_register(
-            data.StructLayout({"kind": 3, "gain": 4, "scalar": SCALAR_INDEX_BITS, "positive": 1}),
-            "kept",
-        )
-        left, feed = Signal(6), data_register(TOTAL_BITS, "feed")
-        radicand = data_register(RADICAND_BITS, "radicand")
-        rest, root = data_register(REST_BITS, "rest"), data_register(ROOT_BITS, "root")
-        begins, loads, roots, factors, offsets = (Signal() for _ in range(5))
-        variance = self._variance(m, magnitude, count, reduction.squares)
-        maximum, mass = magnitude[COUNT_BITS:], magnitude[COLUMN_SHIFT:]
-
-        # One step: root or quotient.
-        minuend, fits = Signal(REST_BITS), Signal()
-        difference = Signal(REST_BITS + 1)
-        m.d.comb += [
-            minuend.eq(Mux(roots, Cat(radicand[-2:], rest), Cat(feed[-1], rest))),
-            difference.eq(minuend - Mux(roots, Cat(C(1, 2), root), root)),
-            fits.eq(~difference[-1]),
-        ]
-        m.d.sync += [
-            rest.eq(Mux(fits, difference, minuend)),
-            feed.eq(feed << 1),
-            radicand.eq(radicand << 2),
-            left.eq(left - 1),
-        ]
-        with m.If(roots):
-            m.d.sync += root.eq(Cat(fits, root))
-
-        def start(numerator: Value, steps: int, gain: Value) -> None:
-            m.d.sync += [rest.eq(0), feed.eq(numerator), left.eq(steps - 1 + gain)]
-
-        m.d.comb += begins.eq(0)
+        m, r = Module(), _Registers()
+        variance = self._variance(m, r.magnitude, r.count, self.reductions.payload.squares)
+        self._step(m, r)
+        m.d.comb += r.begins.eq(0)
         with m.FSM():
             with m.State("REST"):
-                total = reduction.total
-                m.d.sync += [
-                    kept.kind.eq(reduction.kind),
-                    kept.gain.eq(reduction.gain),
-                    kept.scalar.eq(reduction.scalar),
-                    kept.positive.eq(~total[-1]),
-                    magnitude.eq((total ^ total[-1].replicate(TOTAL_BITS)) + total[-1]),
-                    count.eq(Mux(reduction.kind == Sums.MASS, MASS_COUNT, reduction.most + 1)),
-                    root.eq(0),
-                    left.eq(2),
-                ]
-                m.d.comb += begins.eq(1)
+                self._take(m, r)
                 with m.If(self.reductions.valid):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
-                with m.Switch(kept.kind):
-                    with m.Case(Sums.MAXIMUM):
-                        m.d.comb += [loads.eq(1), self.released.eq(1)]
-                        m.d.sync += root.eq(-1)
-                        start(C(0), 0, kept.gain)
-                        m.next = "OFFSET"
-                        with m.If(kept.gain == 0):
-                            m.next = "WRITE"
-                    with m.Case(Sums.MASS):
-                        m.d.sync += root.eq(mass)
-                        with m.If(~kept.positive | (mass == 0)):
-                            m.d.sync += root.eq(1)
-                        start(count << (TOTAL_BITS - len(count)), FACTOR_STEPS, kept.gain)
-                        m.next = "FACTOR"
-                    with m.Default():
-                        with m.If(left == 0):
-                            m.d.sync += [radicand.eq(variance), rest.eq(0), left.eq(ROOT_BITS - 1)]
-                            m.next = "ROOT"
-                with m.If((kept.kind != Sums.MOMENTS) | (left == 0)):
-                    m.d.comb += self.reductions.ready.eq(1)
+                self._prepare(m, r, variance)
             with m.State("ROOT"):
-                m.d.comb += roots.eq(1)
-                with m.If(left == 0):
-                    start(count << (TOTAL_BITS - len(count)), FACTOR_STEPS, kept.gain)
+                m.d.comb += r.roots.eq(1)
+                with m.If(r.left == 0):
+                    r.divide(m, r.highest_count, FACTOR_STEPS)
                     m.next = "FACTOR"
             with m.State("FACTOR"):
-                m.d.comb += factors.eq(1)
-                with m.If(left == 0):
-                    start(magnitude, OFFSET_STEPS, kept.gain)
+                m.d.comb += r.factors.eq(1)
+                with m.If(r.left == 0):
+                    r.divide(m, r.magnitude, OFFSET_STEPS)
                     m.next = "OFFSET"
-                    with m.If(kept.kind == Sums.MASS):
+                    with m.If(r.kept.kind == Sums.MASS):
                         m.next = "WRITE"
-                with m.If(kept.kind == Sums.MASS):
-                    m.d.comb += self.released.eq(left == RELEASE_CYCLES - 1)
+                self._release(m, r, Sums.MASS)
             with m.State("OFFSET"):
-                m.d.comb += offsets.eq(1)
-                with m.If(kept.kind == Sums.MOMENTS):
-                    m.d.comb += self.released.eq(left == RELEASE_CYCLES - 1)
-                with m.If(left == 0):
+                m.d.comb += r.offsets.eq(1)
+                self._release(m, r, Sums.MOMENTS)
+                with m.If(r.left == 0):
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += self.written.eq(1)
                 m.next = "REST"
-        m.d.comb += self.write.scalar.eq(kept.scalar)
-        self._factor(m, begins, factors, fits, left, reduction)
-        self._offset(m, begins, loads, maximum, offsets, fits, kept.positive)
+        m.d.comb += self.write.scalar.eq(r.kept.scalar)
+        self._factor(m, r, self.reductions.payload)
+        self._offset(m, r)
         return m
+
+    @staticmethod
+    def _step(m: Module, r: _Registers) -> None:
+        """One bit of the root or of the quotient, as `rest` and `feed` or `radicand` say."""
+        minuend, difference = Signal(REST_BITS), Signal(REST_BITS + 1)
+        m.d.comb += [
+            minuend.eq(Mux(r.roots, Cat(r.radicand[-2:], r.rest), Cat(r.feed[-1], r.rest))),
+            difference.eq(minuend - Mux(r.roots, Cat(C(1, 2), r.root), r.root)),
+            r.fits.eq(~difference[-1]),
+        ]
+        m.d.sync += [
+            r.rest.eq(Mux(r.fits, difference, minuend)),
+            r.feed.eq(r.feed << 1),
+            r.radicand.eq(r.radicand << 2),
+            r.left.eq(r.left - 1),
+        ]
+        with m.If(r.roots):
+            m.d.sync += r.root.eq(Cat(r.fits, r.root))
+
+    def _take(self, m: Module, r: _Registers) -> None:
+        """What the work needs of a reduction; its squares stay at the port meanwhile."""
+        reduction = self.reductions.payload
+        total = reduction.total
+        m.d.sync += [
+            r.kept.kind.eq(reduction.kind),
+            r.kept.gain.eq(reduction.gain),
+            r.kept.scalar.eq(reduction.scalar),
+            r.kept.positive.eq(~total[-1]),
+            r.magnitude.eq((total ^ total[-1].replicate(TOTAL_BITS)) + total[-1]),
+            r.count.eq(Mux(reduction.kind == Sums.MASS, MASS_COUNT, reduction.most + 1)),
+            r.root.eq(0),
+            r.left.eq(2),
+        ]
+        m.d.comb += r.begins.eq(1)
+
+    def _prepare(self, m: Module, r: _Registers, variance: Value) -> None:
+        """The divisor: ones for a maximum, the mass, or first the variance's root."""
+        mass = r.magnitude[COLUMN_SHIFT:]
+        with m.Switch(r.kept.kind):
+            with m.Case(Sums.MAXIMUM):
+                m.d.comb += [r.loads.eq(1), self.released.eq(1)]
+                m.d.sync += r.root.eq(-1)
+                r.divide(m, C(0), 0)
+                m.next = "OFFSET"
+                with m.If(r.kept.gain == 0):
+                    m.next = "WRITE"
+            with m.Case(Sums.MASS):
+                m.d.sync += r.root.eq(mass)
+                with m.If(~r.kept.positive | (mass == 0)):
+                    m.d.sync += r.root.eq(1)
+                r.divide(m, r.highest_count, FACTOR_STEPS)
+                m.next = "FACTOR"
+            with m.Default():
+                with m.If(r.left == 0):
+                    m.d.sync += [r.radicand.eq(variance), r.rest.eq(0), r.left.eq(ROOT_BITS - 1)]
+                    m.next = "ROOT"
+        with m.If((r.kept.kind != Sums.MOMENTS) | (r.left == 0)):
+            m.d.comb += self.reductions.ready.eq(1)
+
+    def _release(self, m: Module, r: _Registers, kind: Sums) -> None:
+        """Reductions of this kind are released before the end of the state."""
+        with m.If(r.kept.kind == kind):
+            m.d.comb += self.released.eq(r.left == RELEASE_CYCLES - 1)
 
     @staticmethod
     def _variance(m: Module, magnitude: Value, count: Value, squares: Value) -> Value:
@@ -174,48 +206,37 @@ class ScalarUnit(wiring.Component):
         ]
         return (weighted - square)[:RADICAND_BITS]
 
-    def _factor(
-        self, m: Module, begins: Value, steps: Value, fits: Value, left: Value, reduction: data.View
-    ) -> None:
+    def _factor(self, m: Module, r: _Registers, reduction: data.View) -> None:
         """Multiplier and shift: `numerics.narrow_scale` of a quotient that comes highest bit
         first."""
         factor = data_register(MULTIPLIER_BITS, "factor")
         shift, frozen = data_register(2, "shift"), data_register(1, "frozen")
-        looks = Cat(left == ROW_STEP * i for i in range(1, len(SHIFTS))).any()
+        looks = Cat(r.left == ROW_STEP * i for i in range(1, len(SHIFTS))).any()
         roomy = ~factor[MULTIPLIER_BITS - ROW_STEP - 1 : -1].any()
-        with m.If(begins):
+        with m.If(r.begins):
             # what a maximum keeps; the others shift it out
             m.d.sync += [factor.eq(0), shift.eq(0), frozen.eq(0)]
             with m.If(reduction.kind == Sums.MAXIMUM):
                 m.d.sync += factor.eq(1 << SHIFTS[0] << reduction.gain[:3])
-        with m.Elif(steps & ~frozen):
-            m.d.sync += factor.eq(Cat(fits, factor))
+        with m.Elif(r.factors & ~frozen):
+            m.d.sync += factor.eq(Cat(r.fits, factor))
             with m.If(factor[-1]):
                 m.d.sync += [factor.eq(-1), frozen.eq(1)]
             with m.Elif(looks):
                 m.d.sync += [shift.eq(shift + roomy), frozen.eq(~roomy)]
         m.d.comb += [self.write.scale.multiplier.eq(factor), self.write.scale.shift.eq(shift)]
 
-    def _offset(
-        self,
-        m: Module,
-        begins: Value,
-        loads: Value,
-        maximum: Value,
-        steps: Value,
-        fits: Value,
-        positive: Value,
-    ) -> None:
+    def _offset(self, m: Module, r: _Registers) -> None:
         """Bias: a maximum, or a quotient that comes highest bit first, saturated, with the other
         sign."""
         offset, over = data_register(BIAS_BITS - 1, "offset"), data_register(1, "over")
-        with m.If(begins):
+        with m.If(r.begins):
             m.d.sync += [offset.eq(0), over.eq(0)]
-        with m.Elif(loads):
-            m.d.sync += offset.eq(maximum)
-        with m.Elif(steps):
-            m.d.sync += offset.eq(Cat(fits, offset))
+        with m.Elif(r.loads):
+            m.d.sync += offset.eq(r.magnitude[COUNT_BITS:])
+        with m.Elif(r.offsets):
+            m.d.sync += offset.eq(Cat(r.fits, offset))
             with m.If(offset[-1]):
                 m.d.sync += [offset.eq(-1), over.eq(1)]
-        sign = positive.replicate(BIAS_BITS)
-        m.d.comb += self.write.scale.bias.eq((offset ^ sign) + (positive & ~over))
+        sign = r.kept.positive.replicate(BIAS_BITS)
+        m.d.comb += self.write.scale.bias.eq((offset ^ sign) + (r.kept.positive & ~over))

@@ -18,12 +18,14 @@ from integer_graphs import (
 
 from espalier.compiler import bounds
 from espalier.compiler.backend import build
+from espalier.compiler.emit import Assembly
 from espalier.compiler.ir import Activation, Graph, Value, View
 from espalier.compiler.packing import descriptor_words, pack, plane_height, weight_bytes
 from espalier.compiler.products import row_blocks
 from espalier.errors import CapacityError, UnsupportedModelError
 from espalier.parameters import Matrix
 from espalier.spec.config import DE1_SOC, SMALL, TINY
+from espalier.spec.isa import Source, Store
 from espalier.spec.memory import Memory
 from espalier_sim.reference.memories import Memories
 
@@ -114,6 +116,21 @@ def test_bytes_are_known_before_the_run():
         ports = (*bench.program.inputs, *bench.program.outputs)
         if bench.program.notes["residency"] == "resident":
             assert (told["fixed"], told["per_step"]) == (0, sum(p.stride_bytes for p in ports))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [(Store.NONE, 0), (Store.VALUES, 3 * 16), (Store.SUMS, 3 * 32), (Store.COLUMNS, 2 * 16)],
+)
+def test_what_a_vector_stores_is_counted_as_what_it_is(kind, size):
+    """Three chunks of 8 elements, twice: 16 or 32 bits an element, or 8 bytes a group of 8 in whole
+    beats of 16."""
+    program = Assembly(SMALL)
+    program.entry("run")
+    with program.loop(count=2):
+        program.vector(count=3, source=Source.ZERO, store=kind, register=1)
+    program.halt()
+    assert program.traffic("run") == {"fixed": 2 * size, "per_step": 0}
 
 
 def test_layers_tell_what_is_kept():

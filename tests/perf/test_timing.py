@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import espalier
-from espalier.perf import Step, estimate, simulate, trace
+from espalier.perf import Step, covered, estimate, simulate, trace
 from espalier.spec.config import SMALL, TINY
 from espalier.spec.interface import ENTRIES
 from espalier.spec.isa import Opcode
@@ -98,3 +98,29 @@ def test_every_entry_can_be_traced():
         steps = list(trace(program, entry, 2))
         assert steps[-1].instruction.opcode is Opcode.HALT
         assert np.isfinite(simulate(TINY, steps).cycles)
+
+
+def test_covered_cycles_are_counted_once():
+    assert covered([(8, 9), (0, 4), (2, 6), (3, 5)]) == 7
+    assert covered([]) == 0
+
+
+def test_every_product_and_vector_has_its_interval():
+    program, _ = gru(20, 24, TINY)
+    steps = list(trace(program, "run", 3))
+    timeline = simulate(TINY, steps)
+    for opcode, intervals in (
+        (Opcode.PRODUCT, timeline.products),
+        (Opcode.VECTOR, timeline.vectors),
+    ):
+        issued = [
+            at
+            for step, at in zip(steps, timeline.issued, strict=True)
+            if step.instruction.opcode is opcode
+        ]
+        assert len(intervals) == len(issued) > 3
+        for at, (first, last) in zip(issued, intervals, strict=True):
+            assert at <= first < last <= timeline.cycles
+    # the vector unit does one thing at a time
+    assert covered(timeline.vectors) == sum(last - first for first, last in timeline.vectors)
+    assert round(covered(timeline.products)) == timeline.product_cycles

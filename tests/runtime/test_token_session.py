@@ -78,7 +78,6 @@ def test_files_keep_the_hosts_part(encoder, tmp_path, session):
         (np.full((1, 5), 100), None, r"must be in 0\.\.99, not 100"),
         (np.full((1, 5), -1), None, r"must be in 0\.\.99, not -1"),
         (np.zeros((1, 5)), None, "must be integers"),
-        (np.zeros((1, 13), int), None, "12 tokens, not 13"),
         (np.zeros(5, int), None, "must have 2 axes"),
         (np.zeros((2, 5), int), np.ones((2, 4), int), "2 of 4"),
         (np.zeros((1, 4), int), np.array([[0, 1, 1, 1]]), "padding must be on the right"),
@@ -88,6 +87,18 @@ def test_files_keep_the_hosts_part(encoder, tmp_path, session):
 def test_wrong_inputs(session, ids, mask, message):
     with pytest.raises(InputError, match=message):
         session.run(ids, mask)
+
+
+def test_more_tokens_than_the_program_holds(session, writing):
+    """Refused before they run, whichever way they come; what was there goes on."""
+    with pytest.raises(CapacityError, match="12 tokens, not 13; compile it with a larger max_len"):
+        session.run(np.zeros((1, 13), int))
+    with pytest.raises(CapacityError, match="12 tokens, not 13"):
+        session.run_integers(np.zeros((13, 32), int))
+    writing.extend(np.arange(18))
+    with pytest.raises(CapacityError, match="20 tokens, not 21"):
+        writing.extend([1, 2, 3])
+    assert writing.position == 18 and writing.extend([1, 2]).shape[0] == 2
 
 
 def test_surplus_and_unknown_inputs(session):

@@ -1,8 +1,9 @@
 """Random programs of LOAD, EXPAND, PRODUCT and VECTOR with stores, whose result the contract
 defines.
 
-Waits are as weak as the instructions allow, so that units really run side by side: what the
-hardware reorders shows as a difference from the reference machine, which runs in order.
+Their waits are as weak as the instructions allow (`ordering`), so that units really run side by
+side: what the hardware reorders shows as a difference from the reference machine, which runs in
+order.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from espalier.spec.isa import (
     Store,
     Sums,
     reduction_address,
-    reduction_target,
 )
 from espalier.spec.memory import ENTRY, Memory
 from espalier.spec.numerics import COLUMN_MAX, COLUMN_MIN
+from espalier.spec.stores import stored_bytes
 
 from .expands import draw_expand
+from .ordering import OUTPUTS, REDUCTIONS, Waits, product_ranges, vector_ranges
 
 DATA_OFFSET = 0x2000
 WINDOW_BYTES = 1 << 17
@@ -42,13 +44,8 @@ bounded VECTOR, tokens of an EXPAND."""
 SCALARS = 8
 """Scalars that a program uses; half of them it loads, and reduces into the others, before it reads
 the first."""
-REDUCTIONS = (Sums.MAXIMUM, Sums.MASS, Sums.MOMENTS)
-OUTPUTS = ("output", 0, 1)
-"""All that is stored, as a Range."""
 LONGEST_COLUMN = 5
 MOST_CHUNKS = 6
-Range = tuple[str, int, int]
-"""(resource, first, end) that an instruction reads or writes."""
 
 
 @dataclass
@@ -61,42 +58,6 @@ class Program:
     @property
     def length(self) -> int:
         return len(self.instructions)
-
-
-@dataclass
-class _Issued:
-    reads: list[Range]
-    writes: list[Range]
-
-
-def _overlap(left: list[Range], right: list[Range]) -> bool:
-    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in left for b in right)
-
-
-class Waits:
-    """The weakest waits that keep the order of conflicting instructions."""
-
-    def __init__(self) -> None:
-        self._issued: dict[str, list[_Issued]] = {unit: [] for unit in isa.UNITS}
-
-    def before(self, reads: list[Range], writes: list[Range]) -> dict[str, int]:
-        """wait_<unit> of an instruction that touches these ranges."""
-        waits = {}
-        for unit, issued in self._issued.items():
-            depth = next(
-                (
-                    n
-                    for n, other in enumerate(reversed(issued))
-                    if _overlap(other.writes, reads + writes) or _overlap(other.reads, writes)
-                ),
-                None,
-            )
-            if depth is not None:
-                waits[f"wait_{unit}"] = min(depth, isa.NO_WAIT - 1)
-        return waits
-
-    def issue(self, unit: str, reads: list[Range], writes: list[Range]) -> None:
-        self._issued[unit].append(_Issued(reads, writes))
 
 
 class Generator:
@@ -273,11 +234,7 @@ class Generator:
             for name in ("activations", "last", "descriptors")
         }
         mode = draw.choices(list(Mode), [3, 2, 4, 1])[0]
-        a, s, d = fields["activations"], fields["last"], fields["descriptors"]
-        reads = [("ACTIVATIONS", a, a + n), ("DESCRIPTORS", d, d + n), ("WEIGHTS", 0, self._words)]
-        # Sums commute: products need not wait for each other; to the slots they are readers.
-        reads.append(("slots", 0, self._config.tile_chunks))
-        last = [] if mode == Mode.PLAIN else [("last", s, s + n)]
+        reads, last = product_ranges(self._config, {**fields, "mode": mode, "groups": n})
         self._add(
             Opcode.PRODUCT,
             mode=mode,
@@ -313,10 +270,10 @@ class Generator:
         return {**fields, **shown, **same}
 
     def _issue_vector(self, f: dict[str, int]) -> None:
-        reads, writes = self._vector_ranges(f)
+        reads, writes = vector_ranges(self._config, f)
         if f["store"]:
             reads.append(OUTPUTS)
-            size = self._stored_bytes(f)
+            size = stored_bytes(self._config, f["store"], f["count"])
             self._add(Opcode.SET, target=STORE_AT, use_source=1, source=OUTPUT)
             self._add(Opcode.SET, target=OUTPUT, use_source=1, source=OUTPUT, value=size)
             f["register"] = STORE_AT
@@ -332,12 +289,6 @@ class Generator:
         self._waits.issue("vector", reads, [r for r in writes if r[0] != "SCALARS"])
         if f["store"]:
             self._waits.issue("store", [OUTPUTS], [])
-
-    def _stored_bytes(self, f: dict[str, int]) -> int:
-        if f["store"] == Store.COLUMNS:
-            return expansion.stored_column_bytes(self._config, f["count"])
-        size = f["count"] * self._config.vector_lanes * (2 if f["store"] == Store.VALUES else 4)
-        return size + -size % BEAT_BYTES
 
     def _vector_fields(self) -> dict[str, int]:
         c, draw = self._config, self._random
@@ -370,32 +321,6 @@ class Generator:
             return dict.fromkeys((*names, "vector_address"), draw.randint(0, half - n))
         operands = {name: draw.randint(0, half - n) for name in names}
         return {**operands, "vector_address": half + draw.randint(0, half - n)}
-
-    def _vector_ranges(self, f: dict[str, int]) -> tuple[list[Range], list[Range]]:
-        c, n = self._config, f["count"]
-        rows = "SCALARS" if f["scale"] == Scale.SCALAR else "PARAMETERS"
-        size = 1 if f["scale"] == Scale.SCALAR else n
-        reads: list[Range] = [
-            (rows, f["parameters"], f["parameters"] + size),
-            ("TABLES", 0, 256),
-        ]
-        reads += [("VECTOR", f[name], f[name] + n) for name in ("operand0", "operand1", "operand2")]
-        writes: list[Range] = []
-        planes = {Source.DRAIN: 1, Source.DRAIN_PLANES: 2}.get(Source(f["source"]), 0)
-        for plane in range(planes):
-            first = f["drain"] + plane * f["plane_stride"]
-            writes.append(("slots", first, first + n))
-        if f["sums"] in REDUCTIONS:
-            scalar, _ = reduction_target(f["sum_address"])
-            writes.append(("SCALARS", scalar, scalar + 1))
-        elif f["sums"]:
-            writes.append(("SUMS", f["sum_address"], f["sum_address"] + n))
-        if f["write_vector"]:
-            writes.append(("VECTOR", f["vector_address"], f["vector_address"] + n))
-        if f["write_columns"]:
-            words = -(-n * c.chunk_groups // c.arrays)
-            writes.append(("ACTIVATIONS", f["column_address"], f["column_address"] + words))
-        return reads, writes
 
 
 def draw(config: Config, seed: int) -> Program:

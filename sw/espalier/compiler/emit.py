@@ -28,6 +28,7 @@ from ..spec.isa import (
     Sums,
 )
 from ..spec.memory import Memory, beats, items_per_address
+from ..spec.stores import stored_bytes
 from .hazards import SCALARS, Access, Range, Step, Waits
 
 ZERO_REGISTER = isa.REGISTERS - 1
@@ -292,7 +293,6 @@ class Assembly:
         f = node.fields
         if node.opcode is Opcode.LOAD:
             return beats(self.config, Memory(f["memory"]), f["count"]) * BEAT_BYTES
-        if node.opcode is Opcode.VECTOR and f.get("store"):
-            size = f["count"] * self.config.vector_lanes * (2 if f["store"] == Store.VALUES else 4)
-            return -(-size // BEAT_BYTES) * BEAT_BYTES
+        if node.opcode is Opcode.VECTOR:
+            return stored_bytes(self.config, f.get("store", Store.NONE), f["count"])
         return 0

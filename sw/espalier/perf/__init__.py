@@ -2,7 +2,7 @@
 `estimate`)."""
 
 from .estimate import CLOCK_HZ, Estimate, dense_macs, estimate, of_timeline
-from .timing import Latencies, Timeline, simulate
+from .timing import Latencies, Timeline, covered, simulate
 from .trace import Step, trace
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Latencies",
     "Step",
     "Timeline",
+    "covered",
     "dense_macs",
     "estimate",
     "of_timeline",

@@ -30,6 +30,8 @@ REDUCTIONS = 2
 """Reductions between their first chunk and the start of their scalar, at most."""
 STORE_CHUNKS = 33
 """Chunks that the vector unit can put out before the bus has taken any."""
+Interval = tuple[float, float]
+"""First and last cycle."""
 
 
 @dataclass
@@ -43,6 +45,11 @@ class Timeline:
     write_beats: int = 0
     issued: list[int] = field(default_factory=list)
     """Issue cycle of every step, in order."""
+    products: list[Interval] = field(default_factory=list)
+    """Of every PRODUCT, in order: from its issue to its completion."""
+    vectors: list[Interval] = field(default_factory=list)
+    """Of every VECTOR, in order: from its issue, or the last chunk of the one before, to its own
+    last chunk."""
 
 
 KEPT = 4
@@ -77,7 +84,6 @@ class _Clock:
         """When the last reductions' scalars began."""
         self.drains: list[tuple[float, float, float]] = []
         """Recent drains: first and last cycle, share of the cycles between that arrays lose."""
-        self.products: list[tuple[float, float]] = []
         self.result = Timeline()
 
     def execute(self, step: Step) -> None:
@@ -119,7 +125,7 @@ class _Clock:
         end = np.array([self._stretched(s, d) for s, d in zip(start, duration, strict=True)])
         self.arrays = end
         self.done["engine"].append(float(end.max()) + t.engine_done)
-        self.products.append((at, float(end.max()) + t.engine_done))
+        self.result.products.append((at, float(end.max()) + t.engine_done))
         self.result.words += float(words.sum())
         assert c.arrays == len(words)
 
@@ -149,6 +155,7 @@ class _Clock:
         end = start + max(taken, waiting)
         if drained:
             self._steal(start, taken, self._operations(i, chunks))
+        self.result.vectors.append((max(at, self.free["vector"]), end))
         self.free["vector"] = end
         self.loads.chunks_pass(start, end, chunks)
         self.taken.append(end + 1)
@@ -189,7 +196,7 @@ class _Clock:
     def finish(self) -> Timeline:
         r = self.result
         r.cycles = round(self.now)
-        r.product_cycles = round(_covered(self.products))
+        r.product_cycles = round(covered(r.products))
         return r
 
 
@@ -208,8 +215,8 @@ def _units(i: Instruction) -> tuple[str, ...]:
     return ()
 
 
-def _covered(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union of intervals."""
+def covered(intervals: Iterable[Interval]) -> float:
+    """Cycles in which at least one of the intervals is."""
     total, reached = 0.0, 0.0
     for first, last in sorted(intervals):
         total += max(0.0, last - max(first, reached))

@@ -20,6 +20,7 @@ from ..spec.fields import Layout
 from ..spec.interface import STEPS_REGISTER
 from ..spec.isa import Instruction, Mode, Opcode, Store
 from ..spec.memory import COUNT_BITS, Memory, beats, descriptor
+from ..spec.stores import stored_bytes
 
 MASK32 = (1 << 32) - 1
 
@@ -36,10 +37,8 @@ class Step:
 
 def store_beats(config: Config, instruction: Instruction) -> int:
     """DDR beats that a VECTOR writes."""
-    if instruction["store"] == Store.COLUMNS:
-        return expansion.stored_column_bytes(config, instruction["count"]) // BEAT_BYTES
-    element_bytes = {Store.NONE: 0, Store.VALUES: 2, Store.SUMS: 4}[Store(instruction["store"])]
-    return -(-instruction["count"] * config.vector_lanes * element_bytes // BEAT_BYTES)
+    kind = Store(instruction["store"])
+    return stored_bytes(config, kind, instruction["count"]) // BEAT_BYTES
 
 
 def trace(program: Program, entry: str, steps: int, nonzero: float = 1.0) -> Iterator[Step]:

@@ -45,6 +45,14 @@ class TokenMachine:
                 "every token sees all others here, a sequence cannot be continued: run it whole"
             )
 
+    def check_room(self, tokens: int) -> None:
+        """Raise CapacityError unless so many tokens more fit the program's memory."""
+        if self.position + tokens > self.most_tokens:
+            raise CapacityError(
+                f"the program holds {self.most_tokens} tokens, not {self.position + tokens}; "
+                "compile it with a larger max_length"
+            )
+
     def run(self, values: np.ndarray) -> np.ndarray:
         """int16 [tokens, width] of the next tokens to int16 [tokens, width out].
 
@@ -58,11 +66,7 @@ class TokenMachine:
             raise InputError("a run needs at least one token, not none")
         if self.position:
             self.check_causal()
-        if self.position + tokens > self.most_tokens:
-            raise CapacityError(
-                f"the program holds {self.most_tokens} tokens, not {self.position + tokens}; "
-                "compile it with a larger max_length"
-            )
+        self.check_room(tokens)
         (port,), (result,) = self.program.inputs, self.program.outputs
         self._driver.write(self._buffers.input, ports.encode(port, self.program.config, values))
         self.counters = self._driver.start("run", self._buffers.registers(self.position, tokens))

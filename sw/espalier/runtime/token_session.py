@@ -59,7 +59,7 @@ class TokenSession:
         Raises
         ------
         InputError: wrong names, shapes, types or values, a mask that is not padding on the right.
-        CapacityError: a sequence longer than the program's memory.
+        CapacityError: a sequence of more tokens than the program's memory holds.
         FaultError: the machine stopped.
         """
         self._begin()
@@ -67,7 +67,7 @@ class TokenSession:
         results: dict[str, list[np.ndarray]] = {name: [] for name in part.outputs}
         for sample in host.samples(part.input, self._arrays(args, kwargs)):
             self._machine.restart()
-            real = self._forward(host.embed(part.input, sample))
+            real = self._forward(sample)
             for name, output in part.outputs.items():
                 results[name].append(host.finish(output, real))
         stacked = tuple(host.stack(part.outputs[name], each) for name, each in results.items())
@@ -102,7 +102,7 @@ class TokenSession:
         if len(names) != 1:
             raise InputError(f"extend serves models of one input, not of {names}: use run")
         sample = {names[0]: self._sequence(part, names[0], tokens)}
-        return self._forward(host.embed(part, sample, self.position))
+        return self._forward(sample)
 
     def generate(
         self,
@@ -185,8 +185,11 @@ class TokenSession:
             )
         return array
 
-    def _forward(self, embedded: np.ndarray) -> np.ndarray:
-        values = host.to_integers(self._host().input, embedded)
+    def _forward(self, sample: dict[str, np.ndarray]) -> np.ndarray:
+        """Real output of the next tokens."""
+        self._machine.check_room(len(next(iter(sample.values()))))
+        part = self._host().input
+        values = host.to_integers(part, host.embed(part, sample, self.position))
         return ports.dequantize(self.program.outputs[0], self._advance(values))
 
     def _advance(self, values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .config import BEAT_BYTES, ITEM_BYTES, Config
-from .isa import Expand
+from .config import BEAT_BYTES, Config
+from .isa import Expand, Store
+from .stores import stored_bytes
 
 
 def height(fields: Mapping[str, int], config: Config, tokens: int) -> int:
@@ -28,15 +29,10 @@ def words(fields: Mapping[str, int], config: Config, tokens: int) -> int:
 def row_bytes(fields: Mapping[str, int], config: Config) -> int:
     """Bytes of a token's row in DDR: how a VECTOR stores its columns."""
     chunks = config.chunks(fields["heads"] * fields["groups"] * config.group)
-    return stored_column_bytes(config, chunks)
+    return stored_bytes(config, Store.COLUMNS, chunks)
 
 
 def extent(fields: Mapping[str, int], config: Config, tokens: int) -> int:
     """Bytes in DDR from the first row of an EXPAND of `tokens` to the end of the last one."""
     size = row_bytes(fields, config)
     return tokens * size + (tokens - 1) * fields["gap"] * BEAT_BYTES
-
-
-def stored_column_bytes(config: Config, chunks: int) -> int:
-    """Bytes that a VECTOR of `chunks` stores as columns."""
-    return -(-chunks * config.chunk_groups * ITEM_BYTES // BEAT_BYTES) * BEAT_BYTES

@@ -134,7 +134,7 @@ def _length(name: str, kept: np.ndarray) -> int:
 
 def embed(host: HostInput, sample: Mapping[str, np.ndarray], first: int = 0) -> np.ndarray:
     """Real [tokens, width] float32 of one sample, whose tokens follow `first` others. Raises
-    InputError for indices out of range."""
+    InputError for indices out of range, and for no tokens or more than the model has positions."""
     tokens = len(next(iter(sample.values())))
     if tokens == 0 or (host.most_tokens and first + tokens > host.most_tokens):
         raise InputError(

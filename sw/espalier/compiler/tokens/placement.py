@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import CapacityError
-from ...spec import expansion, isa
+from ...spec import expansion, isa, stores
 from ...spec.config import BEAT_BYTES, ITEM_BYTES, SLOTS, Config
-from ...spec.isa import Expand
+from ...spec.isa import Expand, Store
 from ...tokens.graph import Attention, Tensor
 
 GAP_BITS = isa.LAYOUTS[isa.Opcode.EXPAND].fields[-1].width
@@ -184,7 +184,5 @@ class Record:
 
 def stored_bytes(config: Config, elements: int, *, columns: bool) -> int:
     """Bytes that elements take in a record."""
-    chunks = config.chunks(elements)
-    if columns:
-        return expansion.stored_column_bytes(config, chunks)
-    return -(-chunks * config.vector_lanes * 2 // BEAT_BYTES) * BEAT_BYTES
+    kind = Store.COLUMNS if columns else Store.VALUES
+    return stores.stored_bytes(config, kind, config.chunks(elements))
