@@ -20,9 +20,8 @@ from .weights import WeightBank, bank_depths, part_of, quad_writes
 LANES_PER_REGISTER = 16
 """Lanes that share one register of the broadcast column input: wider nets limit the clock."""
 DSP_LANES = 6
-"""Lanes of every array that multiply in DSP blocks, three in one: the vector unit leaves some."""
-ECP5_DSP_LANES = 24
-"""The same on an ECP5, one in a multiplier: with four arrays 96 of the 116 that are left of 156."""
+"""Lanes of every array that multiply in DSP blocks, three in one: the vector unit leaves some. None
+on an ECP5, which has one in a multiplier: lanes drawn to those columns cannot be routed."""
 ENTRY_LATENCY = 2
 """Cycles from a weight address to the entry at the lane: block RAM, then a register."""
 OPERATION_LATENCY = ENTRY_LATENCY + LANE_LATENCY
@@ -80,7 +79,7 @@ class ColumnArray(wiring.Component):
             self.skipped.eq(feeder.skipped),
         ]
         x, clear = self._broadcast(m, feeder), self._clear(m)
-        lanes, multipliers = [], ECP5_DSP_LANES if is_ecp5(platform) else DSP_LANES
+        lanes, multipliers = [], 0 if is_ecp5(platform) else DSP_LANES
         for i, (digit, slot) in enumerate(self._entries(m, feeder.address)):
             m.submodules[f"lane_{i}"] = lane = Lane(multiplier=i < multipliers)
             m.d.comb += [
@@ -139,7 +138,8 @@ class ColumnArray(wiring.Component):
         """The chunk to put out, when the lanes have kept it."""
         select = self.operation.select
         for stage in range(OPERATION_LATENCY):
-            later = Signal.like(select, name=f"select_{stage}", reset_less=True)
+            # of every array its own, or one register of all drives every array's outputs
+            later = Signal.like(select, name=f"select_{stage}", reset_less=True, attrs=KEEP)
             m.d.sync += later.eq(select)
             select = later
         return select

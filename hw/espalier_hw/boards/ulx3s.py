@@ -13,8 +13,8 @@ from ..bridges.axi_share import AxiShare
 from ..bridges.serial_link import SerialLink
 from ..bridges.status import StatusWatch
 
-WINDOW_BYTES = 1 << 17
-"""Block RAM for the window: 60 of the 208 blocks."""
+WINDOW_BYTES = 96 << 10
+"""Block RAM for the window: 45 of the 208 blocks, and of the 52 of a row, where they all lie."""
 LEDS = 8
 BLINK_BITS = 26
 """LED 0 changes every 2^25 cycles: more than twice a second at 80 MHz."""

@@ -14,8 +14,9 @@ from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from espalier.spec.config import PRESETS, Config, preset
 
-from ..synthesis.ecp5 import DEVICE, SCRIPT, Routed, read_report
+from ..synthesis.ecp5 import ALGORITHMS, DEVICE, SCRIPT, Routed, read_report
 from ..synthesis.yosys import SynthesisError, yosys
+from .ulx3s_floorplan import fix
 from .ulx3s_top import BAUD, Ulx3sTop
 
 CLOCK_MHZ = 80
@@ -30,11 +31,14 @@ def build(config: Config, folder: Path, *, clock_mhz: float, baud: int, seed: in
     (folder / "design.il").write_text(plan.files["top.il"])
     (folder / "pins.lpf").write_text(plan.files["top.lpf"])
     yosys(SCRIPT, folder)
+    netlist = json.loads((folder / "netlist.json").read_text())
+    fix(netlist)
+    (folder / "netlist.json").write_text(json.dumps(netlist))
     nextpnr = ["--json", "netlist.json", "--lpf", "pins.lpf", "--textcfg", "top.config"]
     reports = ["--report", "report.json", "--log", "nextpnr.log", "--timing-allow-fail"]
     _run(
         "nextpnr-ecp5",
-        [*DEVICE, *nextpnr, *reports, "--seed", str(seed), "--router", "router2"],
+        [*DEVICE, *nextpnr, *reports, "--seed", str(seed), *ALGORITHMS],
         folder,
     )
     _run("ecppack", ["--compress", "--input", "top.config", "--bit", "top.bit"], folder)

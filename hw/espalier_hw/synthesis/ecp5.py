@@ -47,6 +47,9 @@ synth_ecp5 -top top -json netlist.json
 """Flat from the start: module by module, Yosys 0.70 meets equal names when it takes back what ABC
 has mapped. A signal's `keep` goes over to its register, which would be merged with its equals."""
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
+ALGORITHMS = ("--placer", "static", "--router", "router2")
+"""Of nextpnr. The other placer leaves a fifth more wire; router1 had not ended on SMALL after ten
+minutes."""
 
 
 class Scan(wiring.Component):
@@ -108,8 +111,7 @@ def route(
         str(clock_mhz),
         "--seed",
         str(seed),
-        "--router",
-        "router2",  # router1 had not ended on SMALL after ten minutes
+        *ALGORITHMS,
         "--timing-allow-fail",
         "--lpf-allow-unconstrained",
         "--report",
