@@ -138,8 +138,9 @@ class ColumnArray(wiring.Component):
         """The chunk to put out, when the lanes have kept it."""
         select = self.operation.select
         for stage in range(OPERATION_LATENCY):
-            # of every array its own, or one register of all drives every array's outputs
-            later = Signal.like(select, name=f"select_{stage}", reset_less=True, attrs=KEEP)
+            # every array has its own last one, or one register of all would drive all outputs
+            own = KEEP if stage == OPERATION_LATENCY - 1 else {}
+            later = Signal.like(select, name=f"select_{stage}", reset_less=True, attrs=own)
             m.d.sync += later.eq(select)
             select = later
         return select

@@ -131,7 +131,11 @@ class Engine(wiring.Component):
         return operation
 
     def _products(self, m: Module, arrays: list[ColumnArray]) -> None:
-        """Every array takes every command when it is ready; completed when all are done with it."""
+        """Every array takes every command when it is ready; completed when all are done with it.
+
+        The next command is there two cycles after the last array has taken one: what arrays take
+        in a cycle is looked at in the next, for they are far from each other.
+        """
         m.submodules.waiting = waiting = Buffer(PRODUCT_COMMAND)
         head, outstanding, everyone = waiting.output, Signal(range(OUTSTANDING + 1)), Signal()
         room = outstanding != OUTSTANDING
@@ -145,13 +149,13 @@ class Engine(wiring.Component):
         for a, array in enumerate(arrays):
             taken = Signal(name=f"taken_{a}")
             done = Signal(range(OUTSTANDING + 1), name=f"done_{a}")
-            took.append(taken | array.command.ready)
+            took.append(taken)
             finished.append(array.done | (done != 0))
             m.d.comb += array.command.valid.eq(head.valid & ~taken)
             for name, _ in PRODUCT_COMMAND:
                 m.d.comb += array.command.payload[name].eq(head.payload[name])
             m.d.sync += [
-                taken.eq(head.valid & took[-1] & ~head.ready),
+                taken.eq(head.valid & (taken | array.command.ready) & ~head.ready),
                 done.eq(done + array.done - everyone),
             ]
         m.d.comb += [head.ready.eq(Cat(took).all()), everyone.eq(Cat(finished).all())]

@@ -197,8 +197,8 @@ def main() -> int:
         f"{name}: {routed.clock_mhz:.1f} MHz of {arguments.clock_mhz:g} "
         f"(nextpnr-ecp5, LFE5U-85F speed 6, seed {arguments.seed})"
     )
-    for name, (used, available) in routed.utilization.items():
-        print(f"  {name}: {used} of {available}")
+    for cell, (used, available) in routed.utilization.items():
+        print(f"  {cell}: {used} of {available}")
     print("critical path:", *routed.critical_path, sep="\n  ")
     if arguments.record:
         record(arguments.record, name, arguments.seed, routed)
