@@ -1,7 +1,7 @@
 """The demo's network over the serial link: Ulx3sFabric in Verilator behind a pseudo-terminal, 4
 cycles a bit, and the shipped transport; once on a clean line, once on one that damages bytes.
 
-    make demo                                # build/demo/digits_SMALL.espalier
+    make demo                                # build/demo/digits_ULX3S.espalier
     python benchmarks/serial_demo.py         # benchmarks/results/serial_demo.csv, minutes
 """
 
@@ -54,7 +54,7 @@ def row(program: espalier.Program, count: int, damage: float, seed: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    default = Path("build/demo/digits_SMALL.espalier")
+    default = Path("build/demo/digits_ULX3S.espalier")
     parser.add_argument("--program", type=Path, default=default, help="made by `make demo`")
     parser.add_argument("--inferences", type=int, default=20)
     parser.add_argument("--damage", type=float, default=1e-3, help="share of bytes, second row")

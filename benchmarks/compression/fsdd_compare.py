@@ -52,7 +52,7 @@ def _compared(first: Setting, second: Setting) -> bool:
     if second in (first.dense, first.longer):
         return True
     if second.pattern == "fine-grained":
-        return changed in ({"pattern"}, {"pattern", "lanes"})
+        return changed in ({"pattern"}, {"pattern", "lanes"}, {"pattern", "method"})
     return (
         (changed == {"lanes"} and first.lanes > second.lanes)
         or (changed == {"pattern"} and first.pattern == "uniform-k")

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from espalier import Recipe
 
-
 LONGER = 8
 """Epochs of a model that is trained further than the others."""
 
@@ -55,7 +54,7 @@ def settings(seed: int) -> list[Setting]:
     """In order of value."""
     plain = Setting(seed=seed)
     trained = [replace(plain, threshold=t) for t in (16, 8, 32)]
-    longer = [replace(plain, threshold=t, epochs=LONGER) for t in (12, 0)]
+    longer = [replace(plain, threshold=t, epochs=LONGER) for t in (12, 14, 0)]
     return [plain.dense, plain, trained[0], *longer, replace(trained[0], penalty=2.0), *trained[1:]]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from fsdd_compare import name, setting_of
-from fsdd_settings import DENSITIES, LANES, SPEAKERS, WAYS, Setting, once, way
+from fsdd_settings import DENSITIES, LANES, SPEAKERS, WAYS, Setting, once, way, winner
 from ledger import read_table
 
 Row = dict[str, str]
@@ -109,6 +109,11 @@ def tables(folder: Path) -> str:
                 for s in (Setting(method=each, density=density) for each in WAYS)
             ],
             (plain.method, lambda s: replace(s, method=plain.method)),
+        ),
+        results.table(
+            "least squares, then trained",
+            [(f"{s.pattern} 1/{1 / s.density:g}", s) for s in winner(0)],
+            ("fine-grained", lambda s: replace(s, pattern="fine-grained")),
         ),
         results.table(
             "pruned once",

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from espalier.errors import DeviceError, EspalierError
 from espalier.spec.config import PRESETS, Config, preset
-from espalier_hw.boards.ulx3s import Ulx3sFabric
+from espalier_hw.boards.ulx3s import WINDOW_BYTES, Ulx3sFabric
 from espalier_hw.verilog import for_ecp5
 
 from .. import cache, generated
@@ -23,7 +23,6 @@ from ..verilator import build, toolchain
 SOURCE, PROGRAM = "serial_board.cpp", "serial-board"
 CLOCKS = 4
 """Cycles a bit: the fewest that the receiver takes, so that simulation is shortest."""
-WINDOW_BYTES = 1 << 17
 
 
 def program(config: Config, clocks: int, window_bytes: int) -> Path:

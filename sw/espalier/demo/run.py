@@ -16,7 +16,7 @@ from torch import nn
 
 from ..compiler.frontend import compile
 from ..program import Program
-from ..spec.config import DE1_SOC, SMALL
+from ..spec.config import DE1_SOC, SMALL, ULX3S
 from . import cpu, machine, train
 from .data import Digits, digits
 from .report import Agreement, Report, Variant
@@ -55,7 +55,8 @@ def run(folder: Path, *, images: int | None = None, epochs: int = 25) -> Report:
     with step("Compressing it while it trains on") as update:
         small = train.train_compressed(model, data, epochs=-(-epochs * 2 // 3), progress=update)
     programs = {
-        config.name: compile(small, example(data), config=config) for config in (SMALL, DE1_SOC)
+        config.name: compile(small, example(data), config=config)
+        for config in (SMALL, DE1_SOC, ULX3S)
     }
     for name, program in programs.items():
         program.save(folder / f"digits_{name}.espalier")
