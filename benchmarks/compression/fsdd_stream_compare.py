@@ -14,27 +14,37 @@ from intervals import paired_difference
 from ledger import Ledger, read_table
 
 HEAD = (
-    "model", "validation", "test", "test, minus dense", "columns skipped", "in speech", "in pauses"
+    "model", "seeds", "validation", "test", "test, minus dense", "columns skipped", "in speech",
+    "in pauses",
 )  # fmt: skip
 
 
 def table(ledger: Ledger, differences: Path) -> str:
-    """A row for each run."""
+    """A row for each setting: means over the seeds that ran."""
     compared = {(row["first"], row["second"]): row for row in read_table(differences)}
-    lines = [HEAD, ["---"] * len(HEAD)]
+    settings: dict[str, list[dict[str, str]]] = {}
     for row in ledger.rows():
         name = str(setting_of(row)).removesuffix(f", seed {row['seed']}")
-        values = [_measures(row, part) for part in ("validation", "test")]
-        shares = [row[column] for column in ("skipped", "skipped_speech", "skipped_pauses")]
-        percent = [f"{100 * float(share):.1f} %" if share else "" for share in shares]
+        settings.setdefault(name, []).append(row)
+    lines = [HEAD, ["---"] * len(HEAD)]
+    for name, rows in settings.items():
+        measures = [_measures(rows, part) for part in ("validation", "test")]
+        percent = [
+            f"{100 * _mean(rows, column):.1f} %" if rows[0][column] else ""
+            for column in ("skipped", "skipped_speech", "skipped_pauses")
+        ]
         difference = difference_text(compared.get((name, "dense")))
-        lines.append([name, *values, difference, *percent])
+        lines.append([name, str(len(rows)), *measures, difference, *percent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _measures(row: dict[str, str], part: str) -> str:
-    accuracy, entropy = (float(row[f"{part}_{name}"]) for name in ("accuracy", "cross_entropy"))
+def _measures(rows: list[dict[str, str]], part: str) -> str:
+    accuracy, entropy = (_mean(rows, f"{part}_{name}") for name in ("accuracy", "cross_entropy"))
     return f"{100 * accuracy:.2f} / {entropy:.4f}"
+
+
+def _mean(rows: list[dict[str, str]], column: str) -> float:
+    return float(np.mean([float(row[column]) for row in rows]))
 
 
 def compare(ledger: Ledger, path: Path) -> str:

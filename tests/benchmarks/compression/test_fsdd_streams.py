@@ -73,7 +73,7 @@ def test_study_reports_what_is_skipped(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fsdd_streams, "read_streams", lambda folder: few(read_streams(folder)))
     folders = ["--results", str(tmp_path), "--build", str(tmp_path / "build")]
     assert fsdd_streams.main(["--data", str(data), *folders]) == 0
-    assert "| 1/4, threshold 40 |" in capsys.readouterr().out
+    assert "| 1/4, threshold 40, 1 epochs | 1 |" in capsys.readouterr().out
     dense, plain, held = table(tmp_path / "fsdd_streams.csv")
     assert dense["skipped"] == ""
     assert float(held["skipped"]) > 0.7 > float(plain["skipped"])
@@ -83,9 +83,9 @@ def test_study_reports_what_is_skipped(data, tmp_path, monkeypatch, capsys):
         (row["first"], row["second"]) for row in table(tmp_path / "fsdd_streams_differences.csv")
     ]
     assert names == [
-        ("1/4, threshold 0", "dense"),
-        ("1/4, threshold 40", "dense"),
-        ("1/4, threshold 40", "1/4, threshold 0"),
+        ("1/4, threshold 0, 1 epochs", "dense"),
+        ("1/4, threshold 40, 1 epochs", "dense"),
+        ("1/4, threshold 40, 1 epochs", "1/4, threshold 0, 1 epochs"),
     ]
     assert fsdd_streams.main(["--data", str(data), "--sweep", *folders]) == 0
     sweep = table(tmp_path / "fsdd_streams_sweep.csv")
