@@ -19,7 +19,10 @@ def netlist(arrays: int, banks: int, window: int) -> dict:
         )
     ]
     names += [f"fabric.window.bank_{n // 15}.0.{n % 15}" for n in range(window)]
-    names += ["fabric.accelerator.vector.sum_memory.part_0.0.0"]
+    vector = "fabric.accelerator.vector"
+    names += [f"{vector}.parameter_memory.part_{n}_copy_0.0.{k}" for n in range(8) for k in (0, 1)]
+    names += [f"{vector}.sum_memory.part_{n}_copy_0.0.0" for n in range(4)]
+    names += ["fabric.accelerator.loader.weight_buffer.words.storage.0.0"]
     cells = {name: {"type": "DP16KD", "attributes": {}} for name in names}
     cells["fabric.window.bank_0.read"] = {"type": "TRELLIS_FF", "attributes": {}}
     return {"modules": {"top": {"cells": cells}}}
@@ -49,9 +52,9 @@ def test_sites_of_a_row_are_the_chips():
 
 def test_every_array_has_neighbouring_sites_and_the_window_a_row():
     design = netlist(arrays=4, banks=8, window=45)
-    assert fix(design) == 4 * 12 + 45
-    everything = [place for part in ("array_", "window") for place in places(design, part)]
-    assert len(set(everything)) == len(everything) == 93
+    assert fix(design) == 4 * 12 + 45 + 16 + 4
+    everything = places(design, "fabric")
+    assert len(set(everything)) == len(everything) == 4 * 12 + 45 + 16 + 4
     reach = []
     for array in range(4):
         own = places(design, f"array_{array}.")
@@ -59,7 +62,22 @@ def test_every_array_has_neighbouring_sites_and_the_window_a_row():
         reach.append((min(map(column, own)), max(map(column, own))))
     assert all(before[1] < after[0] for before, after in pairwise(reach))
     assert all(f"/Y{WINDOW_ROW}/" in place for place in places(design, "window"))
-    assert not places(design, "vector")
+    assert not places(design, "loader")
+
+
+def test_lanes_of_the_vector_unit_follow_each_other():
+    """A part of the sum memory serves two lanes: it lies between their parameters."""
+    design = netlist(arrays=4, banks=8, window=45)
+    fix(design)
+    lanes = [
+        [column(place) for place in places(design, f"parameter_memory.part_{lane}_")]
+        for lane in range(8)
+    ]
+    assert all(len(lane) == 2 for lane in lanes)
+    assert all(max(a) < min(b) for a, b in pairwise(lanes))
+    sums = [column(places(design, f"sum_memory.part_{n}_")[0]) for n in range(4)]
+    assert sums == sorted(sums)
+    assert min(lanes[0]) <= sums[0] < max(lanes[2])
 
 
 def test_the_feeder_lies_between_the_banks():
@@ -73,4 +91,5 @@ def test_the_feeder_lies_between_the_banks():
 
 def test_what_a_row_has_no_room_for_is_left_to_the_placer():
     design = netlist(arrays=4, banks=10, window=SITES + 1)
-    assert fix(design) == 0
+    assert fix(design) == 16 + 4
+    assert not places(design, "array_") + places(design, "window")
