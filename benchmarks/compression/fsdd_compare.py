@@ -52,7 +52,10 @@ def _compared(first: Setting, second: Setting) -> bool:
     if second in (first.dense, first.longer):
         return True
     if second.pattern == "fine-grained":
-        return changed in ({"pattern"}, {"pattern", "lanes"}, {"pattern", "method"})
+        plain = second.method == Setting.method
+        return changed in ({"pattern"}, {"pattern", "lanes"}) or (
+            changed == {"pattern", "method"} and plain and first.epochs > 0
+        )
     return (
         (changed == {"lanes"} and first.lanes > second.lanes)
         or (changed == {"pattern"} and first.pattern == "uniform-k")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ MEASURES = {
     "test_cross_entropy": ("cross-entropy on the test (nats)", 1.0),
     "test_accuracy": ("accuracy on the test (%)", 100.0),
 }
-MARKERS = "osD^v<>P"
+MARKERS = "osD^v<>PX*hdp"
 
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
@@ -78,7 +79,7 @@ def figure(
 
     shape, axes = plt.subplots(1, 2, figsize=(10, 4))
     for axis, (column, (title, factor)) in zip(axes, MEASURES.items(), strict=True):
-        for marker, (name, places) in zip(MARKERS, sorted(points.items()), strict=False):
+        for marker, (name, places) in zip(cycle(MARKERS), sorted(points.items()), strict=False):
             _series(axis, name, marker, places, column, factor)
         dense = [row for setting, row in kept if setting == setting.dense]
         if dense:
@@ -90,7 +91,7 @@ def figure(
             axis.set_xticks(ticks, [f"1/{1 / tick:.0f}" for tick in ticks])
             axis.minorticks_off()
         axis.set(xlabel=label, ylabel=title)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=6 if len(points) > 8 else 8)
     shape.suptitle(
         "Spoken digits, GRU 2x256, 4-bit weights; line: mean of seeds, marks: it and the seeds"
     )
