@@ -59,7 +59,8 @@ class StoreBuffer(wiring.Component):
         lanes = len(self.values.as_value()) // VALUE_BITS
         free = Signal(range(DEPTH + 1), init=DEPTH)
         level, columns_level = Signal(range(DEPTH + 1)), Signal(range(DEPTH + 1))
-        leaves, leaves_as_columns, held = Signal(), Signal(), Signal()
+        leaves, leaves_as_columns = Signal(), Signal()
+        held, passes = Signal(), Signal()
         sums = self._ring(m, "sums", self.sums_valid, self.sums.as_value(), leaves)
         both = self._ring(m, "values", self.values_valid, Cat(self.kind, self.values), leaves)
         columns = self._ring(
@@ -69,9 +70,8 @@ class StoreBuffer(wiring.Component):
         as_columns = kind == Store.COLUMNS
         m.d.comb += [
             self.room.eq(free != 0),
-            leaves.eq(
-                (level != 0) & (~as_columns | (columns_level != 0)) & (~held | self.output.ready)
-            ),
+            passes.eq(~held | self.output.ready),
+            leaves.eq((level != 0) & (~as_columns | (columns_level != 0)) & passes),
             leaves_as_columns.eq(leaves & as_columns),
             self.output.valid.eq(held),
         ]
@@ -88,7 +88,7 @@ class StoreBuffer(wiring.Component):
             Cat(stored_sums[i], stored_sums[i][-1].replicate(32 - SUM_BITS)) for i in range(lanes)
         )
         output = data_output(m, self.output.payload, "output_held")
-        with m.If(leaves):
+        with m.If(passes):  # whatever is there: only `leaves` makes it valid
             m.d.sync += [output.kind.eq(kind), output.data.eq(extended)]
             with m.If(kind == Store.VALUES):
                 m.d.sync += output.data[: len(values)].eq(values)
