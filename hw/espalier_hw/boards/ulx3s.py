@@ -17,7 +17,7 @@ WINDOW_BYTES = 96 << 10
 """Block RAM for the window: 45 of the 208 blocks, and of the 52 of a row, where they all lie."""
 LEDS = 8
 BLINK_BITS = 26
-"""LED 0 changes every 2^25 cycles: more than twice a second at 80 MHz."""
+"""LED 0 changes every 2^25 cycles: nearly twice a second at 60 MHz."""
 
 
 class Ulx3sFabric(Component):

@@ -19,11 +19,14 @@ from ..synthesis.yosys import SynthesisError, yosys
 from .ulx3s_floorplan import fix
 from .ulx3s_top import BAUD, Ulx3sTop
 
-CLOCK_MHZ = 80
+CLOCK_MHZ = 60
+"""Met by the router; three million baud are then exactly 20 cycles a bit."""
+SEED = 2
+"""Of placement; 1 and 2 differ by 0.1 MHz."""
 FOLDER = Path("build/ulx3s")
 
 
-def build(config: Config, folder: Path, *, clock_mhz: float, baud: int, seed: int = 1) -> Routed:
+def build(config: Config, folder: Path, *, clock_mhz: float, baud: int, seed: int) -> Routed:
     """Write `top.bit` and every report into `folder`. Raises SynthesisError when a tool is missing
     or fails; timing is the caller's to judge."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,8 @@ def table(config: Config, routed: Routed, clock_mhz: float, seed: int, seconds: 
     ]
     for name, (used, available) in routed.utilization.items():
         lines.append(f"| {name} | {used} | {available} | {used / available:.0%} |")
-    return "\n".join(lines)
+    path = [f"    {step}" for step in routed.critical_path]
+    return "\n".join([*lines, "", "Slowest path:", "", *path])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", default="ULX3S", choices=PRESETS, help="sizes")
     parser.add_argument("--clock-mhz", type=float, default=CLOCK_MHZ, help="of the whole machine")
     parser.add_argument("--baud", type=int, default=BAUD, help="of the serial link")
-    parser.add_argument("--seed", type=int, default=1, help="of placement")
+    parser.add_argument("--seed", type=int, default=SEED, help="of placement")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything goes")
     options = parser.parse_args(arguments)
     config, folder = preset(options.config), options.folder
@@ -94,7 +98,6 @@ def main(arguments: list[str] | None = None) -> int:
     (folder / "report.md").write_text(page + "\n")
     print(f"{page}\n\n{folder / 'top.bit'}")
     if routed.clock_mhz < options.clock_mhz:
-        print("slowest path:", *routed.critical_path, sep="\n  ", file=sys.stderr)
         print(
             f"error: timing fails: {routed.clock_mhz:.1f} MHz of {options.clock_mhz:g} MHz; "
             "another --seed may do better, or a lower --clock-mhz",
