@@ -20,14 +20,20 @@ def test_a_unit_is_recorded_under_its_own_name_beside_older_results(tmp_path, mo
     asked = {}
 
     def route(component, folder, **options):
-        asked.update(options, component=type(component).__name__, folder=folder.name)
+        asked.update(options, component=component, folder=folder.name)
         return ROUTED
 
     monkeypatch.setattr(ecp5, "route", route)
+    monkeypatch.setattr(ecp5, "_unit", lambda name, config: (config.name, name))
     arguments = ["ecp5", "--config", "TINY", "--unit", "feeder", "--clock-mhz", "80"]
     monkeypatch.setattr("sys.argv", [*arguments, "--record", str(file)])
     assert ecp5.main() == 0
-    assert asked == {"clock_mhz": 80, "seed": 1, "component": "Feeder", "folder": "TINY-feeder"}
+    assert asked == {
+        "clock_mhz": 80,
+        "seed": 1,
+        "component": ("TINY", "feeder"),
+        "folder": "TINY-feeder",
+    }
     results = json.loads(file.read_text())
     assert results["SMALL"] == {"clock_mhz": 61.5}
     assert results["TINY feeder"]["clock_mhz"] == 93.5
@@ -39,6 +45,7 @@ def test_a_failing_tool_is_an_error_without_a_result(tmp_path, monkeypatch, caps
         raise SynthesisError("nextpnr-ecp5 is missing")
 
     monkeypatch.setattr(ecp5, "route", route)
+    monkeypatch.setattr(ecp5, "_unit", lambda name, config: (config.name, name))
     file = tmp_path / "ecp5.json"
     monkeypatch.setattr("sys.argv", ["ecp5", "--config", "TINY", "--record", str(file)])
     assert ecp5.main() == 1
