@@ -24,8 +24,7 @@ from fsdd_settings import TABLES
 from fsdd_study import Study, summary
 from fsdd_tables import tables
 from ledger import Ledger
-from study_cli import COMPARE, StudyCli, add_tables, chosen, ending
-from study_runs import run
+from study_cli import COMPARE, StudyCli, add_tables, run_tables
 
 
 def compare(ledger: Ledger, folder: Path) -> str:
@@ -82,9 +81,7 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
     if not wishes.plain:
         fused.install(wishes.build)
     settings = (s for seed in wishes.seeds for table in wishes.table for s in TABLES[table](seed))
-    left = run(chosen(settings, wishes.only), ledger, study.finish, wishes.budget_minutes)
-    print(summary(ledger.rows()))
-    return ending(left)
+    return run_tables(wishes, settings, ledger, study.finish, summary)
 
 
 if __name__ == "__main__":

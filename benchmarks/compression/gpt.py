@@ -20,8 +20,7 @@ from gpt_compare import draw, markdown, write
 from gpt_settings import TABLES
 from gpt_study import Study, summary
 from ledger import Ledger
-from study_cli import COMPARE, MARKDOWN, PLOT, StudyCli, add_tables, chosen, ending
-from study_runs import run
+from study_cli import COMPARE, MARKDOWN, PLOT, StudyCli, add_tables, run_tables
 
 CLI = StudyCli(
     name="gpt",
@@ -56,10 +55,8 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
         print(check(study, wishes.compile, wishes.results / "gpt_compiled.csv", wishes.windows))
         return 0
-    wanted = chosen((s for table in wishes.table for s in TABLES[table]()), wishes.only)
-    left = run(wanted, ledger, study.finish, wishes.budget_minutes)
-    print(summary(ledger.rows()))
-    return ending(left)
+    settings = (s for table in wishes.table for s in TABLES[table]())
+    return run_tables(wishes, settings, ledger, study.finish, summary)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ from ledger import Ledger
 from sst2_compare import draw, markdown, write
 from sst2_settings import TABLES
 from sst2_study import Study, summary
-from study_cli import COMPARE, MARKDOWN, PLOT, StudyCli, add_tables, chosen, ending
-from study_runs import run
+from study_cli import COMPARE, MARKDOWN, PLOT, StudyCli, add_tables, run_tables
 
 CLI = StudyCli(
     name="sst2",
@@ -59,10 +58,8 @@ def act(wishes: argparse.Namespace, ledger: Ledger) -> int:
 
         print(check(study, wishes.compile, wishes.results / "sst2_compiled.csv", wishes.sentences))
         return 0
-    wanted = chosen((s for table in wishes.table for s in TABLES[table]()), wishes.only)
-    left = run(wanted, ledger, study.finish, wishes.budget_minutes)
-    print(summary(ledger.rows()))
-    return ending(left)
+    settings = (s for table in wishes.table for s in TABLES[table]())
+    return run_tables(wishes, settings, ledger, study.finish, summary)
 
 
 if __name__ == "__main__":

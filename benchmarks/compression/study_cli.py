@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 from ledger import Ledger
+from progress import Report
 from study_errors import DataError
-from study_runs import S
+from study_runs import S, run
 
 from espalier.errors import EspalierError
 
@@ -86,8 +87,16 @@ def chosen(settings: Iterable[S], texts: Collection[str] | None) -> list[S]:
     return [s for s in settings if not texts or any(text in str(s) for text in texts)]
 
 
-def ending(left: list[S]) -> int:
-    """The exit status: 1, and a line, when the budget left runs out."""
+def run_tables(
+    wishes: argparse.Namespace,
+    settings: Iterable[S],
+    ledger: Ledger,
+    finish: Callable[[S, Report], None],
+    summary: Callable[[list[dict[str, str]]], str],
+) -> int:
+    """Run what was chosen and print all that is finished; 1 when the budget leaves runs out."""
+    left = run(chosen(settings, wishes.only), ledger, finish, wishes.budget_minutes)
+    print(summary(ledger.rows()))
     if left:
         print(f"not run for lack of time: {len(left)}, first {left[0]}", file=sys.stderr)
     return 1 if left else 0

@@ -22,7 +22,7 @@ from .ulx3s_top import BAUD, Ulx3sTop
 CLOCK_MHZ = 60
 """Met by the router; three million baud are then exactly 20 cycles a bit."""
 SEED = 2
-"""Of placement; 1 and 2 differ by 0.1 MHz."""
+"""Of placement, as in benchmarks/results/ulx3s.md."""
 FOLDER = Path("build/ulx3s")
 
 

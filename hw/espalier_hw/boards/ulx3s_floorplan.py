@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from ..vector_unit import LANES_PER_SUM_ITEM, LANES_PER_VECTOR_ITEM
+
 SITES = 52
 """Block RAMs in each row of the chip."""
 ARRAY_ROW, SUM_ROW, OPERAND_ROW, WINDOW_ROW = 22, 46, 70, 82
@@ -23,8 +25,10 @@ BLOCK_RAM = "DP16KD"
 ARRAYS = "fabric.accelerator.engine.array_"
 VECTOR = "fabric.accelerator.vector."
 WINDOW = "fabric.window."
-LANES = {"parameter_memory.part": 1, "table_memory.lane": 1, "sum_memory.part": 2,
-         "vector_memory.part": 4}  # fmt: skip
+LANES = {
+    "parameter_memory.part": 1, "table_memory.lane": 1,
+    "sum_memory.part": LANES_PER_SUM_ITEM, "vector_memory.part": LANES_PER_VECTOR_ITEM,
+}  # fmt: skip
 """Lanes of the vector unit at one part of its memories."""
 
 
@@ -88,7 +92,7 @@ def _vector(blocks: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def _spread(names: list[str], row: int, places: range) -> dict[str, str]:
-    """Names in their order, evenly over the places; none when there are too few."""
+    """Names in their order, evenly over the places; none when there are too few places."""
     if len(names) > len(places):
         return {}
     return {name: site(places[i * len(places) // len(names)], row) for i, name in enumerate(names)}

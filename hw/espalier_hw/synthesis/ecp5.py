@@ -48,8 +48,8 @@ synth_ecp5 -top top -json netlist.json
 has mapped. A signal's `keep` goes over to its register, which would be merged with its equals."""
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
 ALGORITHMS = ("--placer", "static", "--router", "router2")
-"""Of nextpnr. The other placer leaves a fifth more wire; router1 had not ended on SMALL after ten
-minutes."""
+"""Of nextpnr. With the default placer the ULX3S could not be routed; router1 had not ended on SMALL
+after ten minutes."""
 
 
 class Scan(wiring.Component):

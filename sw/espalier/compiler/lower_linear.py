@@ -55,10 +55,6 @@ class LinearUnit(Unit):
         if any(len(task.segments) > 1 for task in self.tasks):
             self.temporary_sums = config.chunks(self.blocks[0].stop)
 
-    def place_sums(self, first: int) -> None:
-        for task in self.tasks:
-            task.sums = first
-
     def write(self, site: Site) -> None:
         whole = len(self.tasks) == 1
         for rows, task in zip(self.blocks, self.tasks, strict=True):

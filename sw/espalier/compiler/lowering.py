@@ -112,8 +112,9 @@ class Unit(ABC):
         return 0
 
     def place_sums(self, first: int) -> None:
-        """Where the sums that it needs within a step lie (when `temporary_sums` asks for some)."""
-        raise NotImplementedError(f"{self.name} asked for no sums")
+        """Where the sums that it needs within a step lie: by default those of all its tasks."""
+        for task in self.tasks:
+            task.sums = first
 
     def sections(self) -> list[Section]:
         """Places in DDR that one step loads from or stores to."""

@@ -1,12 +1,13 @@
 """What all studies share: which runs start, which views need no data, how mistakes end."""
 
 import argparse
+from argparse import Namespace
 from dataclasses import asdict, dataclass
 
 import pytest
 import study_runs
 from ledger import Ledger, append, read_table
-from study_cli import StudyCli, add_tables, chosen, ending
+from study_cli import StudyCli, add_tables, chosen, run_tables
 from study_errors import DataError
 
 
@@ -55,10 +56,17 @@ def test_only_keeps_what_has_one_of_the_texts():
     assert chosen([HALF, THIRD], None) == [HALF, THIRD]
 
 
-def test_runs_left_out_are_the_exit_status(capsys):
-    assert ending([]) == 0 and capsys.readouterr().err == ""
-    assert ending([HALF, THIRD]) == 1
-    assert "lack of time: 2, first Setting(density=0.5)" in capsys.readouterr().err
+def test_runs_left_out_are_the_exit_status(ledger, capsys):
+    def call(budget: float | None) -> int:
+        wishes = Namespace(only=None, budget_minutes=budget)
+        finish = lambda s, report: ledger.add(s.values(), {}, {})  # noqa: E731
+        return run_tables(wishes, [HALF, TENTH], ledger, finish, lambda rows: f"{len(rows)} rows")
+
+    assert call(-1) == 1
+    said = capsys.readouterr()
+    assert "lack of time: 2, first Setting(density=0.5)" in said.err and "1 rows" in said.out
+    assert call(None) == 0
+    assert "3 rows" in capsys.readouterr().out
 
 
 def cli():
